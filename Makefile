@@ -1,0 +1,114 @@
+# vtgt: `make` lists the targets. GNU make, a POSIX shell; packages: deps.txt.
+
+SHELL    := /bin/sh
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+FUZZTIME ?= 3s
+SECONDS  ?= 60
+PEER     ?= vtgt
+JOBS     ?=
+
+# Go: yours, unless `make toolchain` has put the pinned one under .cache/.
+ifneq ($(wildcard .cache/go/bin/go),)
+GO := $(CURDIR)/.cache/go/bin/go
+export GOTOOLCHAIN := local
+export PATH := $(CURDIR)/.cache/go/bin:$(PATH)
+else
+GO := go
+endif
+
+go_line := $(shell sed -n 's/^go //p' go.mod)
+version := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+tools   := $(GO) run ./internal/tools
+
+.DEFAULT_GOAL := help
+.PHONY: help deps toolchain need-go build run test test-unit test-race-short bench-compile race lint fuzz-short soak conformance bench install clean
+
+help: ## this list
+	@echo 'vtgt $(version): make TARGET'
+	@sed -n 's/^\([a-z][a-z-]*\)::*[^#]*## /\1\t/p' Makefile | while IFS='	' read -r t d; do printf '  %-14s %s\n' "$$t" "$$d"; done
+	@$(MAKE) --no-print-directory need-go || true
+
+deps: ## print and install the packages of deps.txt (root or sudo)
+	@sh internal/tools/deps.sh deps.txt
+
+toolchain: ## fetch the pinned Go from the module proxy into .cache/go
+	@sh internal/tools/toolchain/fetch.sh .cache
+
+# Go must be there and no older than go.mod's go line (a newer one is downloaded by
+# go itself where its GOTOOLCHAIN setting allows that).
+need-go:
+	@command -v $(GO) >/dev/null 2>&1 || { \
+	  echo 'Go is missing: install Go $(go_line) or newer, or run: make toolchain' >&2; exit 1; }
+	@v=$$($(GO) env GOVERSION 2>/dev/null | sed 's/^go//; s/[^0-9.].*//'); \
+	first=$$(printf '%s\n%s\n' '$(go_line)' "$$v" | sort -V | head -n 1); \
+	[ -n "$$v" ] && [ "$$first" = '$(go_line)' ] || { \
+	  echo "Go is too old here ($$($(GO) version 2>&1 | head -n 1)): go.mod wants $(go_line); run: make toolchain" >&2; exit 1; }
+
+# $(call need,COMMAND,PACKAGE)
+need = command -v $(1) >/dev/null 2>&1 || [ -x /usr/sbin/$(1) ] || { echo '$(1) is missing (package $(2)): run make deps' >&2; exit 1; }
+
+build: need-go ## bin/vtgt: one static binary, version stamped
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(version)' -o bin/vtgt ./cmd/vtgt
+
+run: build ## build, then serve a 1 GiB sparse disk under .vtgt/ on 127.0.0.1 (no root)
+	bin/vtgt run
+
+test: ## everything once, short: lint, unit, race, fuzz, bench compiles, conformance (< 15 min on 2 cores)
+	$(MAKE) lint
+	$(MAKE) test-unit
+	$(MAKE) test-race-short
+	$(MAKE) fuzz-short FUZZTIME=$(FUZZTIME)
+	$(MAKE) bench-compile
+	$(MAKE) conformance
+	@echo 'make test: all parts passed'
+
+test-unit: need-go ## go test -short, on all cores and with GOMAXPROCS=1 (Go only, < 60 s)
+	$(GO) test -short -timeout 120s ./...
+	GOMAXPROCS=1 $(GO) test -short -timeout 240s -count=1 ./...
+
+test-race-short: need-go
+	@$(call need,gcc,gcc)
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 300s ./...
+
+race: need-go ## every test, full length, under the race detector
+	@$(call need,gcc,gcc)
+	CGO_ENABLED=1 $(GO) test -race -timeout 1800s -count=1 ./...
+
+lint: need-go ## gofmt, go vet and the house rules (floors, unsafe, docs, ...)
+	$(GO) vet ./...
+	$(tools)/lint .
+
+fuzz-short: need-go ## every fuzz target for FUZZTIME (3s) each
+	$(tools)/fuzz -time $(FUZZTIME) ./...
+
+bench-compile: need-go
+	$(GO) test -short -run '^$$' -bench . -benchtime 1x -timeout 300s ./...
+	$(GO) vet ./internal/tools/bench
+
+soak: need-go ## the long counts: every soak test for SECONDS (60) each, with -race, GOMAXPROCS 1 and 4
+	@$(call need,gcc,gcc)
+	CGO_ENABLED=1 GOMAXPROCS=4 VTGT_SCSITEST_SECONDS=$(SECONDS) $(GO) test -race -count=1 -timeout 3600s ./...
+	CGO_ENABLED=1 GOMAXPROCS=1 VTGT_SCSITEST_SECONDS=$(SECONDS) $(GO) test -race -count=1 -timeout 3600s ./...
+
+conformance: build ## iscsi-test-cu against bin/vtgt, one process per test (PEER=tgtd: against tgtd)
+	@$(call need,iscsi-test-cu,libiscsi-bin)
+	$(tools)/conformance -peer $(PEER) -vtgt bin/vtgt $(if $(JOBS),-jobs $(JOBS))
+
+bench: build ## vtgt beside tgtd: 4 KiB and 1 MiB, depth 1 and 32; BENCHFLAGS='-rounds 5' or '-quick'
+	@$(call need,qemu-img,qemu-utils)
+	$(tools)/bench -vtgt bin/vtgt $(BENCHFLAGS)
+
+install: build ## the binary, shell completions and man pages below DESTDIR/PREFIX
+	install -D -m 0755 bin/vtgt '$(DESTDIR)$(PREFIX)/bin/vtgt'
+	install -d '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' \
+	  '$(DESTDIR)$(PREFIX)/share/zsh/site-functions' '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d'
+	bin/vtgt completion bash >'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/vtgt'
+	bin/vtgt completion zsh >'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_vtgt'
+	bin/vtgt completion fish >'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vtgt.fish'
+	@for m in docs/man/*.[1-8]; do [ -e "$$m" ] || continue; \
+	  install -D -m 0644 "$$m" '$(DESTDIR)$(PREFIX)'/share/man/man"$${m##*.}"/"$${m##*/}"; done
+
+clean: ## bin/ and test caches (not .cache/go, not .vtgt/: those disks are yours)
+	rm -rf bin .cache/test
+	$(GO) clean -testcache

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/vtgt/vtgt/internal/tools/peer"
+)
+
+// A layout is a kind of disk that some tests need.
+type layout struct {
+	name, text string
+	disk       peer.Disk
+	families   []string // globs; nil: all that were chosen
+}
+
+var layouts = []layout{
+	{name: "A", text: "512/512, not thin", disk: peer.Disk{BlockSize: 512, PhysicalBlockSize: 512}},
+	{name: "B", text: "512/512, thin, removable", disk: peer.Disk{BlockSize: 512, PhysicalBlockSize: 512, Thin: true, Removable: true}},
+	{name: "C", text: "512/4096, thin", disk: peer.Disk{BlockSize: 512, PhysicalBlockSize: 4096, Thin: true}},
+	// Every other suite begins by writing.
+	{name: "D", text: "512/512, read-only", disk: peer.Disk{BlockSize: 512, PhysicalBlockSize: 512, ReadOnly: true},
+		families: []string{"ReadOnly", "Inquiry", "Mandatory"}},
+}
+
+// size is below 2^21 blocks, where the READ(6) tests give up on the end of the disk.
+const size = 64 << 20
+
+// makeDisks makes one image per layout and worker, sparse, below dir.
+func makeDisks(dir string, chosen []layout, workers int) ([]peer.Disk, error) {
+	var disks []peer.Disk
+	for _, l := range chosen {
+		for w := range workers {
+			d := l.disk
+			d.Name = diskName(l, w)
+			d.Path = filepath.Join(dir, d.Name+".img")
+			f, err := os.OpenFile(d.Path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+			if err != nil {
+				return nil, err
+			}
+			if err := f.Truncate(size); err != nil {
+				f.Close()
+				return nil, err
+			}
+			if err := f.Close(); err != nil {
+				return nil, err
+			}
+			disks = append(disks, d)
+		}
+	}
+	return disks, nil
+}
+
+func diskName(l layout, worker int) string { return fmt.Sprintf("%c%d", l.name[0]+'a'-'A', worker) }

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// A target is one fuzz function of one package.
+type target struct{ pkg, name string }
+
+func main() {
+	each := flag.Duration("time", 3*time.Second, "how long each target is fuzzed")
+	only := flag.String("run", ".", "only targets whose PACKAGE.NAME matches")
+	flag.Parse()
+	re, err := regexp.Compile(*only)
+	if err != nil {
+		fatal(err)
+	}
+	pkgs := flag.Args()
+	if len(pkgs) == 0 {
+		pkgs = []string{"./..."}
+	}
+	targets, err := list(pkgs)
+	if err != nil {
+		fatal(err)
+	}
+	ran, failed := 0, 0
+	for _, t := range targets {
+		if !re.MatchString(t.pkg + "." + t.name) {
+			continue
+		}
+		ran++
+		if err := fuzz(t, *each); err != nil {
+			failed++
+			fmt.Printf("FAIL\t%s.%s: %v\n", t.pkg, t.name, err)
+		}
+	}
+	fmt.Printf("fuzz: %d targets, %s each, %d failed\n", ran, *each, failed)
+	if failed > 0 || ran == 0 {
+		os.Exit(1)
+	}
+}
+
+func fatal(err error) {
+	fmt.Fprintln(os.Stderr, "fuzz:", err)
+	os.Exit(2)
+}
+
+// list asks the go command, which names a package's targets before its "ok" line.
+func list(pkgs []string) ([]target, error) {
+	cmd := exec.Command("go", append([]string{"test", "-list", "^Fuzz"}, pkgs...)...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		os.Stderr.Write(out)
+		return nil, fmt.Errorf("go test -list: %w", err)
+	}
+	return parse(out), nil
+}
+
+func parse(out []byte) []target {
+	var found []target
+	var names []string
+	sc := bufio.NewScanner(bytes.NewReader(out))
+	for sc.Scan() {
+		f := strings.Fields(sc.Text())
+		switch {
+		case len(f) == 1 && strings.HasPrefix(f[0], "Fuzz"):
+			names = append(names, f[0])
+		case len(f) >= 2 && f[0] == "ok":
+			for _, n := range names {
+				found = append(found, target{f[1], n})
+			}
+			names = names[:0]
+		}
+	}
+	return found
+}
+
+func fuzz(t target, each time.Duration) error {
+	// The compiler may need its time first; the go command's own limit does not
+	// cover a fuzzing run.
+	ctx, cancel := context.WithTimeout(context.Background(), each+5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.String(), t.pkg)
+	// Asked, not killed: go test has children, which would live on.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 20 * time.Second
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	// Progress lines of a target that passed are noise; keep the last and the verdict.
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if err == nil && len(lines) > 2 {
+		last := ""
+		for _, l := range lines {
+			if strings.HasPrefix(l, "fuzz: elapsed") {
+				last = l
+			}
+		}
+		lines = []string{last, lines[len(lines)-1]}
+	}
+	fmt.Printf("%s\t%s\n", t.name, strings.Join(lines, "\n"))
+	return err
+}

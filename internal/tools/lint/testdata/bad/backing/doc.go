@@ -1,0 +1,2 @@
+// Package backing looks up.
+package backing

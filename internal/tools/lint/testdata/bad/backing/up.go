@@ -1,0 +1,3 @@
+package backing
+
+import _ "example.com/bad/scsi"

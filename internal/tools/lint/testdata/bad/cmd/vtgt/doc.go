@@ -1,0 +1,2 @@
+// Package main is not how a command begins.
+package main

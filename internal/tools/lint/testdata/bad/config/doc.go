@@ -1,0 +1,2 @@
+// Package config keeps state.
+package config

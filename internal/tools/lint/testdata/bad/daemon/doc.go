@@ -1,0 +1,2 @@
+// Package daemon is fine itself.
+package daemon

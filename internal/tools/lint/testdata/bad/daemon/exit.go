@@ -1,0 +1,5 @@
+package daemon
+
+import "os"
+
+func die() { os.Exit(1) }

@@ -1,0 +1,2 @@
+// Package ibmvio is not formatted.
+package ibmvio

@@ -1,0 +1,3 @@
+package ibmvio
+
+func  f( ) { }

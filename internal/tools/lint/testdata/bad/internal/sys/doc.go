@@ -1,0 +1,2 @@
+// Package sys is fine itself.
+package sys

@@ -1,0 +1,2 @@
+// Package iscsi looks sideways.
+package iscsi

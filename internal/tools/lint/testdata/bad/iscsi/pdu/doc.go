@@ -1,0 +1,2 @@
+// Package pdu opens sockets.
+package pdu

@@ -1,0 +1,3 @@
+package pdu
+
+import _ "net"

@@ -1,0 +1,3 @@
+package iscsi
+
+import _ "example.com/bad/vhost"

@@ -1,0 +1,2 @@
+// Package scsi is fine itself.
+package scsi

@@ -1,0 +1,4 @@
+// Package scsitest may import testing.
+package scsitest
+
+import _ "testing"

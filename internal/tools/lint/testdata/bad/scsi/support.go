@@ -1,0 +1,7 @@
+package scsi
+
+import (
+	_ "testing"
+
+	_ "example.com/bad/scsi/scsitest"
+)

@@ -1,0 +1,2 @@
+// Package vhost is fine itself.
+package vhost

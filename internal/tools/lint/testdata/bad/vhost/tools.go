@@ -1,0 +1,3 @@
+package vhost
+
+import _ "example.com/bad/internal/tools/x"

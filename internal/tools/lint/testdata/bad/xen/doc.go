@@ -1,0 +1,2 @@
+// The xen package begins otherwise.
+package xen

@@ -1,0 +1,2 @@
+// Package xen says it again.
+package xen

@@ -1,0 +1,4 @@
+// Package backing stands on internal.
+package backing
+
+import _ "example.com/good/internal/sys"

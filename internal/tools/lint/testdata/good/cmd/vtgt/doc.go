@@ -1,0 +1,2 @@
+// Command vtgt is the daemon.
+package main

@@ -1,0 +1,2 @@
+// Package sys is low.
+package sys

@@ -1,0 +1,5 @@
+package sys
+
+import "unsafe"
+
+const word = unsafe.Sizeof(uintptr(0))

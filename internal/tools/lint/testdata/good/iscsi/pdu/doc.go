@@ -1,0 +1,4 @@
+// Package pdu only decodes.
+package pdu
+
+import _ "net/netip"

@@ -1,0 +1,4 @@
+// Package scsi stands on backing.
+package scsi
+
+import _ "example.com/good/backing"

@@ -1,0 +1,158 @@
+package peer
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// ErrMissing says that a peer's program is not installed.
+var ErrMissing = errors.New("not installed")
+
+// A Disk is what a Server serves as one target.
+type Disk struct {
+	// Name is the last part of the target's name, unique in the Server.
+	Name string
+	// Path of an image file that is there already, absolute.
+	Path string
+	// BlockSize and PhysicalBlockSize in bytes.
+	BlockSize, PhysicalBlockSize int
+	Thin, Removable, ReadOnly    bool
+}
+
+// A Server is a running target.
+type Server struct {
+	// Name is "vtgt" or "tgtd", Version what the program says of itself.
+	Name, Version string
+	// PID of the process that serves.
+	PID int
+	// Socket is vtgt's API socket, empty for a peer.
+	Socket string
+
+	addr string
+	lun  int
+	log  string
+	cmd  *exec.Cmd
+	exit chan struct{} // closed when the process has ended
+	stop func()        // asks it to end
+}
+
+const iqn = "iqn.2026-11.org.vtgt.tools:"
+
+// URL is how libiscsi names a disk.
+func (s *Server) URL(disk string) string {
+	return fmt.Sprintf("iscsi://%s/%s%s/%d", s.addr, iqn, disk, s.lun)
+}
+
+// Log is the end of what the process has printed, for error messages.
+func (s *Server) Log() string {
+	b, _ := os.ReadFile(s.log)
+	if len(b) > 4000 {
+		b = append([]byte("…"), b[len(b)-4000:]...)
+	}
+	return string(bytes.TrimSpace(b))
+}
+
+// Exited tells whether the process has ended, which it should not by itself.
+func (s *Server) Exited() bool {
+	select {
+	case <-s.exit:
+		return true
+	default:
+		return false
+	}
+}
+
+// Close ends the process, by force after a while. It returns an error when force
+// was needed or the process had ended before.
+func (s *Server) Close() error {
+	if s.Exited() {
+		return fmt.Errorf("%s had ended by itself: %v\n%s", s.Name, s.cmd.ProcessState, s.Log())
+	}
+	s.stop()
+	select {
+	case <-s.exit:
+		return nil
+	case <-time.After(10 * time.Second):
+	}
+	s.cmd.Process.Kill()
+	<-s.exit
+	return fmt.Errorf("%s did not end within 10s when asked to and was killed\n%s", s.Name, s.Log())
+}
+
+// start runs the program with its output in dir, and waits until it listens.
+func (s *Server) start(dir, program string, args ...string) error {
+	s.log = filepath.Join(dir, s.Name+".log")
+	out, err := os.Create(s.log)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	s.cmd = exec.Command(program, args...)
+	s.cmd.Stdout, s.cmd.Stderr = out, out
+	// It dies with us, whatever happens to us, and ^C reaches us alone.
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	s.PID = s.cmd.Process.Pid
+	s.exit = make(chan struct{})
+	go func() {
+		s.cmd.Wait()
+		close(s.exit)
+	}()
+	for end := time.Now().Add(15 * time.Second); ; {
+		c, err := net.DialTimeout("tcp", s.addr, time.Second)
+		if err == nil {
+			c.Close()
+			return nil
+		}
+		select {
+		case <-s.exit:
+			return fmt.Errorf("%s ended at once: %v\n%s", s.Name, s.cmd.ProcessState, s.Log())
+		case <-time.After(20 * time.Millisecond):
+		}
+		if time.Now().After(end) {
+			s.cmd.Process.Kill()
+			<-s.exit
+			return fmt.Errorf("%s does not listen on %s after 15s\n%s", s.Name, s.addr, s.Log())
+		}
+	}
+}
+
+// freeAddr picks a port that nobody listens on just now.
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// find looks a program up, also where only root's PATH looks.
+func find(program, pkg string) (string, error) {
+	if p, err := exec.LookPath(program); err == nil {
+		return p, nil
+	}
+	if p, err := exec.LookPath("/usr/sbin/" + program); err == nil {
+		return p, nil
+	}
+	return "", fmt.Errorf("%s is %w (package %s): run make deps", program, ErrMissing, pkg)
+}
+
+func version(program string, args ...string) string {
+	out, err := exec.Command(program, args...).CombinedOutput()
+	if err != nil {
+		return "unknown"
+	}
+	l, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return l
+}

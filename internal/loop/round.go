@@ -1,0 +1,234 @@
+package loop
+
+import (
+	"github.com/vtgt/vtgt/internal/sys"
+)
+
+// The stages of a round.
+const (
+	stageWait = iota
+	stageSources
+	stageRing
+	stageMail
+	stageTimers
+	stageDeferred
+)
+
+// round waits for work and does it: sources, completions of the ring, mailbox,
+// timers, deferred nodes. It begins at l.stage, which is not stageWait when a
+// panic ended the round before.
+func (l *Loop) round() {
+	switch l.stage {
+	case stageWait:
+		l.wait()
+		l.now = l.g.Now()
+		l.stats.Rounds++
+		l.stage = stageSources
+		fallthrough
+	case stageSources:
+		for l.evNext < l.evCount {
+			e := &l.evs[l.evNext]
+			l.evNext++
+			if s := l.srcs[e.Fd].s; s != nil && s.gen == e.Pad {
+				l.stats.Events++
+				s.h.Ready(s, Events(e.Events))
+			}
+		}
+		l.stage = stageRing
+		fallthrough
+	case stageRing:
+		if l.ring != nil {
+			l.ring.Reap()
+		}
+		l.posted = l.mail.take()
+		l.stage = stageMail
+		fallthrough
+	case stageMail:
+		for n := l.posted; n != nil; n = l.posted {
+			l.posted = n.next
+			l.stats.Posted++
+			handle(n)
+		}
+		if l.wheel.count != 0 {
+			l.wheel.advance(l.now)
+		}
+		l.stage = stageTimers
+		fallthrough
+	case stageTimers:
+		if l.wheel.count != 0 {
+			for t := l.wheel.pop(); t != nil; t = l.wheel.pop() {
+				l.stats.Expired++
+				t.h.Expired(t)
+			}
+		}
+		l.passes = 0
+		l.stage = stageDeferred
+		fallthrough
+	case stageDeferred:
+		for {
+			for n := l.defRun; n != nil; n = l.defRun {
+				l.defRun = n.next
+				handle(n)
+			}
+			if l.defHead == nil || l.passes == deferPasses {
+				break
+			}
+			l.passes++
+			l.defRun, l.defHead, l.defTail = l.defHead, nil, nil
+		}
+		l.stage = stageWait
+	}
+}
+
+// handle gives a node that was taken off its queue to its handler.
+func handle(n *Node) {
+	h := n.h
+	n.next = nil
+	n.queued.Store(0)
+	h.Handle(n)
+}
+
+// wait fetches ready sources into evs; it sleeps while there is nothing at all
+// to do.
+func (l *Loop) wait() {
+	l.evNext, l.evCount = 0, 0
+	if l.ring != nil {
+		// Deferred kicks have gathered requests: one enter submits them all.
+		l.ring.Kick()
+	}
+	n, errno := sys.EpollPoll(l.epfd, l.evs[:])
+	l.evCount = n
+	if n > 0 || l.pending() {
+		return
+	}
+	if errno != 0 && errno != sys.EINTR {
+		l.broken("epoll_wait", errno)
+	}
+	start := l.g.Now()
+	end := l.wheel.deadline()
+	if end >= 0 && end <= start {
+		return
+	}
+	l.g.spin.refresh(start)
+	if l.spin.now > 0 && l.trySpin(start, end) {
+		return
+	}
+	if !l.trim.Armed() && l.slabs.Holds() {
+		l.now = start
+		l.After(&l.trim, trimEvery)
+		end = l.wheel.deadline()
+	}
+
+	l.asleep.Store(1)
+	if l.pending() {
+		l.asleep.Store(0)
+		return
+	}
+	limit := int64(-1)
+	if end >= 0 {
+		limit = max(end-l.g.Now(), 0)
+	}
+	l.stats.Sleeps++
+	l.block(limit)
+	l.asleep.Store(0)
+	if l.spin.max > 0 {
+		l.spin.slept(l.g.Now() - start)
+	}
+}
+
+// pending reports work that does not come from epoll or timers.
+func (l *Loop) pending() bool {
+	return !l.mail.empty() || l.defHead != nil || l.stop.Load() && !l.stopping || l.ring != nil && l.ring.Ready()
+}
+
+// retryRing is the wait (ns) before a ring that takes no requests is tried again.
+const retryRing = 1_000_000
+
+// block sleeps until a source is ready, the loop is woken, a request of the ring
+// ends, or ns have passed (ns < 0: no limit).
+func (l *Loop) block(ns int64) {
+	if l.ring != nil && l.ring.InFlight() > 0 {
+		// The ring watches epfd meanwhile.
+		readable, waited := l.ring.Wait(ns)
+		switch {
+		case readable:
+			l.evCount, _ = sys.EpollPoll(l.epfd, l.evs[:])
+			return
+		case waited:
+			return
+		}
+		// Short of memory, or the completion ring overflows: look again soon.
+		if ns < 0 || ns > retryRing {
+			ns = retryRing
+		}
+	}
+	n, errno := sys.EpollWait(l.epfd, l.evs[:], ns, &l.ts)
+	if errno != 0 {
+		l.broken("epoll_wait", errno)
+		return
+	}
+	l.evCount = n
+}
+
+// trySpin looks for work without sleeping; true when it found some.
+func (l *Loop) trySpin(start, end int64) bool {
+	k := &l.g.spin
+	if !k.acquire() {
+		return false
+	}
+	l.stats.Spins++
+	until := start + l.spin.now
+	if end >= 0 {
+		until = min(until, end)
+	}
+	calls := k.calls.Load()
+	found := false
+	for !found && k.calls.Load() == calls {
+		for range 16 {
+			if l.pending() {
+				found = true
+				break
+			}
+		}
+		if found {
+			break
+		}
+		if n, _ := sys.EpollPoll(l.epfd, l.evs[:]); n > 0 {
+			l.evCount = n
+			found = true
+		}
+		if l.g.Now() >= until {
+			break
+		}
+	}
+	k.release()
+	if found {
+		l.stats.SpinHits++
+	}
+	return found
+}
+
+// broken ends the process: a loop without its epoll serves nobody, and only a
+// closed or foreign descriptor leads here.
+func (l *Loop) broken(what string, errno sys.Errno) {
+	panic("loop: " + what + ": " + errno.Error())
+}
+
+// end gives back what the loop holds. Its thread ends afterwards.
+func (l *Loop) end() {
+	if l.ring != nil {
+		if err := l.ring.Close(); err != nil {
+			l.g.cfg.Log.Error("io_uring of a loop not closed", "loop", l.id, "err", err)
+		}
+	}
+	if err := l.slabs.Close(); err != nil {
+		l.g.cfg.Log.Warn("buffers of a loop not freed", "loop", l.id, "err", err)
+	}
+	close(l.ended)
+	// asleep is 0 for good; a thread that changed it may still be writing.
+	for l.wakers.Load() != 0 {
+		pause()
+	}
+	sys.Close(l.evfd)
+	sys.Close(l.epfd)
+}

@@ -36,5 +36,10 @@ func NewEpoll() (int, error) {
 	return fd, nil
 }
 
-// Timespec is the kernel's struct timespec.
-type Timespec = unix.Timespec
+// Timespec is the kernel's struct __kernel_timespec, the same on every
+// architecture.
+type Timespec struct {
+	Sec, Nsec int64
+}
+
+func (t *Timespec) set(ns int64) { t.Sec, t.Nsec = ns/1e9, ns%1e9 }

@@ -28,7 +28,7 @@ func EpollPoll(epfd int, evs []EpollEvent) (int, Errno) {
 func EpollWait(epfd int, evs []EpollEvent, ns int64, ts *Timespec) (int, Errno) {
 	var p unsafe.Pointer
 	if ns >= 0 {
-		*ts = unix.NsecToTimespec(ns)
+		ts.set(ns)
 		p = unsafe.Pointer(ts)
 	}
 	r, _, e := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(epfd), uintptr(unsafe.Pointer(&evs[0])), uintptr(len(evs)), uintptr(p), 0, 0)

@@ -91,3 +91,15 @@ func ioctlRange(fd int, req uint, off, n int64) error {
 		return nil
 	}
 }
+
+// VoluntarySwitches is how often the calling thread has given up its processor
+// to wait for something (ru_nvcsw of getrusage(2), RUSAGE_THREAD); being
+// preempted does not count. It cannot sleep; -1 where the kernel does not tell.
+func VoluntarySwitches() int64 {
+	var ru unix.Rusage
+	_, _, e := unix.RawSyscall(unix.SYS_GETRUSAGE, unix.RUSAGE_THREAD, uintptr(unsafe.Pointer(&ru)), 0)
+	if e != 0 {
+		return -1
+	}
+	return ru.Nvcsw
+}

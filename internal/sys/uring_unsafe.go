@@ -43,6 +43,6 @@ func UringWait(fd int, submit uint32, arg *UringWaitArg) (int, Errno) {
 // SetTimeout makes a wait end after ns nanoseconds. ts holds the time for the
 // kernel: it lives on the heap, beside a, for as long as a is in use.
 func (a *UringWaitArg) SetTimeout(ns int64, ts *Timespec) {
-	*ts = unix.NsecToTimespec(ns)
+	ts.set(ns)
 	a.TS = uint64(uintptr(unsafe.Pointer(ts)))
 }

@@ -1,0 +1,5 @@
+//go:build race
+
+package backingtest
+
+const raceEnabled = true

@@ -1,0 +1,82 @@
+package sys
+
+import (
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestEventfdAndEpoll(t *testing.T) {
+	fd, err := NewEventfd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer Close(fd)
+	ep, err := NewEpoll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer Close(ep)
+	if e := EpollCtl(ep, EpollAdd, fd, &EpollEvent{Events: EPOLLIN, Fd: 7, Pad: -8}); e != 0 {
+		t.Fatal(e)
+	}
+	evs := make([]EpollEvent, 4)
+	if n, e := EpollPoll(ep, evs); n != 0 || e != 0 {
+		t.Errorf("poll of nothing: %d, %v", n, e)
+	}
+	ts := new(Timespec)
+	start := time.Now()
+	if n, e := EpollWait(ep, evs, 5_000_000, ts); n != 0 || e != 0 || time.Since(start) < 5*time.Millisecond {
+		t.Errorf("wait of 5ms: %d, %v after %v", n, e, time.Since(start))
+	}
+	for range 3 {
+		if e := EventfdSignal(fd); e != 0 {
+			t.Fatal(e)
+		}
+	}
+	if n, e := EpollWait(ep, evs, -1, ts); n != 1 || e != 0 || evs[0].Events != EPOLLIN || evs[0].Fd != 7 || evs[0].Pad != -8 {
+		t.Errorf("wait: %d, %v, %+v", n, e, evs[0])
+	}
+	if n, e := EventfdDrain(fd); n != 3 || e != 0 {
+		t.Errorf("drain: %d, %v; want 3", n, e)
+	}
+	if n, e := EventfdDrain(fd); n != 0 || e != 0 {
+		t.Errorf("drain of nothing: %d, %v", n, e)
+	}
+	if e := EventfdSignal(1 << 20); e != syscall.EBADF {
+		t.Errorf("signal of a closed descriptor: %v", e)
+	}
+}
+
+func TestFutex(t *testing.T) {
+	f := new(Futex)
+	start := time.Now()
+	f.Wait(0, 5_000_000)
+	if d := time.Since(start); d < 5*time.Millisecond {
+		t.Errorf("wait of 5ms took %v", d)
+	}
+	f.Wait(1, -1) // the word is not 1: returns
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for f.Load() == 0 {
+			f.Wait(0, 10e9)
+		}
+	}()
+	time.Sleep(5 * time.Millisecond)
+	f.Store(1)
+	f.Wake()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
+		t.Fatal("not woken")
+	}
+}
+
+func TestAppendIovecs(t *testing.T) {
+	a, b := make([]byte, 3), make([]byte, 5)
+	v := AppendIovecs(nil, [][]byte{a, {}, nil, b})
+	if len(v) != 2 || v[0].Base != &a[0] || v[0].Len != 3 || v[1].Base != &b[0] || v[1].Len != 5 {
+		t.Errorf("%+v", v)
+	}
+}

@@ -11,7 +11,9 @@ type command struct {
 	// its first byte is the operation code, its length the CDB's. A CDB that
 	// sets any other bit is refused with a pointer to it.
 	usage []byte
-	dir   direction
+	// mask is made of usage by prepare.
+	mask cdbMask
+	dir  direction
 	// length is the number of bytes that the CDB asks to move in direction
 	// dir; nil for dirNone. It must cope with any CDB.
 	length   func(t *Task) int64

@@ -43,7 +43,7 @@ func NewGroup(c Config) (*Group, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	g := &Group{cfg: c, start: time.Now()}
-	g.workers = newWorkers(c.Workers, &g.spin)
+	g.workers = newWorkers(g, c.Workers)
 	for i := range c.Loops {
 		l, err := newLoop(g, i)
 		if err != nil {

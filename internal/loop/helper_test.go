@@ -14,6 +14,7 @@ import (
 // that neither goroutines nor descriptors are left.
 func group(t testing.TB, c Config) *Group {
 	t.Helper()
+	openFDs(t) // the first call may open the runtime's own poller
 	goroutines, fds := runtime.NumGoroutine(), openFDs(t)
 	c.Strict = true
 	if c.Log == nil {

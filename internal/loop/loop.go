@@ -223,8 +223,9 @@ func (d *doNode) Handle(*Node) {
 }
 
 // Do runs f on the loop and waits for its end; on the loop it calls it directly.
-// For the control path. It returns false when the loop has ended without running
-// f.
+// For the control path: a loop that calls Do of another serves nobody meanwhile,
+// and two that do so to each other wait for ever. It returns false when the loop
+// has ended without running f.
 func (l *Loop) Do(f func()) bool {
 	if l.OnLoop() {
 		f()

@@ -44,6 +44,8 @@ func TestHungQueueDoesNotStarveOthers(t *testing.T) {
 		if r, q := hung.Stats(); r != 8 || q != 92 {
 			t.Errorf("hung queue: %d running, %d waiting; want 8 and 92", r, q)
 		}
+		// A worker is counted until it has come back from its job.
+		checkLeft(t, "workers running", 8, func() int { return w.Stats().Running })
 		if s := w.Stats(); s.Running != 8 || s.Workers > 16 || s.Queued != 92 {
 			t.Errorf("stats %+v", s)
 		}

@@ -1,0 +1,80 @@
+package scsi
+
+import (
+	"fmt"
+	"time"
+)
+
+// PortConfig describes a target port.
+type PortConfig struct {
+	// RelID is the relative target port identifier (SPC-4 §7.8.6.9), stored
+	// with the export.
+	RelID uint16
+	// Protocol is the protocol identifier (SPC-4 §7.6.1); 5: iSCSI.
+	Protocol uint8
+	// Name is the target port's SCSI name string ("iqn.…,t,0x0001").
+	Name string
+	// DeviceName is the target device's SCSI name string ("iqn.…").
+	DeviceName string
+}
+
+// Port is a SCSI target port: one export of a target.
+type Port struct {
+	conf   PortConfig
+	target *Target
+
+	// Guarded by Target.mu.
+
+	nexuses map[*Nexus]struct{}
+	closed  bool
+}
+
+// Config is what the port was made of.
+func (p *Port) Config() PortConfig { return p.conf }
+
+// Target is the port's target.
+func (p *Port) Target() *Target { return p.target }
+
+// Attach makes the nexus of initiator port id. Another one under the same name
+// must have been closed (its Close begun): what the standard calls one I_T nexus
+// is one here.
+func (p *Port) Attach(id InitiatorID, fe FrontEnd) (*Nexus, error) {
+	tg := p.target
+	tg.mu.Lock()
+	defer tg.mu.Unlock()
+	if p.closed || tg.closed {
+		return nil, fmt.Errorf("target %s: %w", tg.conf.Name, ErrClosed)
+	}
+	for n := range p.nexuses {
+		if n.id == id {
+			return nil, fmt.Errorf("target %s: initiator %s is there already; close its nexus first", tg.conf.Name, id)
+		}
+	}
+	n := &Nexus{port: p, id: id, fe: fe, units: make(map[*Unit]*nexusUnit)}
+	p.nexuses[n] = struct{}{}
+	return n, nil
+}
+
+// Close ends the port: its nexuses are closed. done is as in Nexus.Close.
+func (p *Port) Close(deadline time.Duration, done func(stuck int)) {
+	tg := p.target
+	tg.mu.Lock()
+	p.closed = true
+	var ns []*Nexus
+	for n := range p.nexuses {
+		ns = append(ns, n)
+	}
+	for i, o := range tg.ports {
+		if o == p {
+			tg.ports = append(tg.ports[:i:i], tg.ports[i+1:]...)
+			break
+		}
+	}
+	tg.mu.Unlock()
+	j := newJoint(done)
+	for _, n := range ns {
+		j.add(1)
+		n.Close(deadline, j.release)
+	}
+	j.release(0)
+}

@@ -1,0 +1,141 @@
+package scsi
+
+import (
+	"math/bits"
+	"sync"
+
+	"github.com/vtgt/vtgt/internal/loop"
+)
+
+// LatencyBuckets is the size of Stats.Latency.
+const LatencyBuckets = 36
+
+// Stats are the counters of a unit or of a nexus, summed over lanes. Commands are
+// counted when they end.
+type Stats struct {
+	Reads, Writes, Others uint64
+	// ReadBytes and WriteBytes are payload of READ and WRITE commands.
+	ReadBytes, WriteBytes uint64
+	// Errors counts CHECK CONDITION by sense key.
+	Errors [16]uint64
+	// Aborted tasks, and commands that met a reservation of another nexus.
+	Aborted, Conflicts uint64
+	// Latency[i] counts commands that took [2^i, 2^(i+1)) ns from Submit to
+	// Done by the clock of the loops' rounds; Latency[0] those that ended in
+	// the round in which they came.
+	Latency [LatencyBuckets]uint64
+	// LatencySum is the sum of those times in ns.
+	LatencySum uint64
+
+	// InFlight tasks at the moment; Waiting are not enabled, Stuck were
+	// aborted but stay in the store beyond the deadline.
+	InFlight, Waiting, Stuck int64
+}
+
+// counters is what one lane counts for one unit; only its loop touches it.
+type counters struct {
+	reads, writes, others uint64
+	readBytes, writeBytes uint64
+	aborted, conflicts    uint64
+	latencySum            uint64
+	errs                  [16]uint64
+	latency               [LatencyBuckets]uint64
+}
+
+// published is the copy of counters that others may read. It is brought up to
+// date once a round: the fast path pays for no atomic operation.
+type published struct {
+	mu sync.Mutex
+	c  counters
+}
+
+// account counts an ended task. On the loop.
+func (lu *laneUnit) account(t *Task) {
+	c := &lu.now
+	switch cmd := t.cmd; {
+	case cmd == nil || cmd.flags&cmdFast == 0:
+		c.others++
+	case cmd.dir == dirIn:
+		c.reads++
+		c.readBytes += uint64(t.InLen)
+	default:
+		c.writes++
+		if t.Status == StatusGood {
+			c.writeBytes += uint64(t.Want)
+		}
+	}
+	d := uint64(max(lu.lane.loop.Now()-t.sched.start, 0))
+	c.latencySum += d
+	c.latency[min(bits.Len64(d|1)-1, LatencyBuckets-1)]++
+}
+
+// laneFlush is a laneUnit as the handler of its deferred node.
+type laneFlush laneUnit
+
+// Handle publishes the counters at the end of a round.
+func (f *laneFlush) Handle(*loop.Node) {
+	lu := (*laneUnit)(f)
+	lu.dirty = false
+	lu.published.mu.Lock()
+	lu.published.c = lu.now
+	lu.published.mu.Unlock()
+}
+
+// add adds what lu has published and, while the unit knows it, what it has in flight.
+func (s *Stats) add(lu *laneUnit) {
+	lu.published.mu.Lock()
+	c := &lu.published.c
+	s.Reads += c.reads
+	s.Writes += c.writes
+	s.Others += c.others
+	s.ReadBytes += c.readBytes
+	s.WriteBytes += c.writeBytes
+	s.Aborted += c.aborted
+	s.Conflicts += c.conflicts
+	s.LatencySum += c.latencySum
+	for i, n := range c.errs {
+		s.Errors[i] += n
+	}
+	for i, n := range c.latency {
+		s.Latency[i] += n
+	}
+	lu.published.mu.Unlock()
+	s.InFlight += lu.inflight.Load()
+}
+
+// Stats are the unit's counters. Any goroutine.
+func (u *Unit) Stats() Stats {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s := u.past
+	for _, lu := range u.lanes {
+		s.add(lu)
+	}
+	for t := u.waiting.head; t != nil; t = t.sched.qnext {
+		s.Waiting++
+	}
+	s.Stuck = int64(u.stuck)
+	return s
+}
+
+// Stats are the counters of the nexus's lanes, as far as they hold on to their
+// units. Any goroutine.
+func (n *Nexus) Stats() (s Stats) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for u := range n.units {
+		u.mu.Lock()
+		for _, lu := range u.lanes {
+			if lu.lane.nexus == n {
+				s.add(lu)
+			}
+		}
+		for t := u.waiting.head; t != nil; t = t.sched.qnext {
+			if t.lane.nexus == n {
+				s.Waiting++
+			}
+		}
+		u.mu.Unlock()
+	}
+	return s
+}

@@ -1,0 +1,349 @@
+package scsi
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vtgt/vtgt/backing"
+)
+
+// UnitConfig describes a logical unit. It does not change while the unit lives.
+type UnitConfig struct {
+	// Name is the disk's name, for messages.
+	Name string
+	// Vendor (8), Product (16) and Revision (4 bytes) of INQUIRY, ASCII.
+	Vendor, Product, Revision string
+	// Serial is the unit serial number (VPD 80h), ASCII.
+	Serial string
+	// NAA is the unit's name: NAA type 3h, locally assigned, in its high nibble.
+	NAA uint64
+	// BlockSize is the logical block length in bytes, 512 or 4096; 0: 512.
+	// PhysicalBlockSize is at least that and a power of two; 0: the same.
+	BlockSize, PhysicalBlockSize int
+	// ReadOnly: nobody may write.
+	ReadOnly bool
+	// Thin: logical block provisioning management is offered (LBPME).
+	Thin bool
+	// Removable: the medium is.
+	Removable bool
+	// Log gets what an operator should know; nil: silence.
+	Log *slog.Logger
+}
+
+// Unit is a logical unit (SAM-5 §4.6.19): one for each disk, however many targets
+// map it.
+type Unit struct {
+	conf      UnitConfig
+	backing   backing.Store
+	blockSize int // conf.BlockSize
+	server    deviceServer
+	stopWatch func()
+
+	// dSense is D_SENSE, tas TAS, of the Control mode page (SPC-4 §7.5.8).
+	dSense, tas atomic.Bool
+	// capacity in blocks.
+	capacity atomic.Uint64
+	// condition is what stands between commands and the medium.
+	condition atomic.Uint32
+
+	// The gate: see gate.go.
+	gate atomic.Uint32
+
+	// mu guards everything below, and what says so in other types. It is the
+	// last of the locks Target.mu, Nexus.mu, Unit.mu to be taken, and nothing
+	// blocks or calls out while it is held.
+	mu       sync.Mutex
+	seq      uint64    // of the youngest task or barrier that came by the slow path
+	waiting  taskQueue // tasks that are not enabled, in order
+	heads    int       // HEAD OF QUEUE tasks in flight
+	alone    taskClass // classOrdered or classExclusive: such a task is in flight
+	holds    int       // barriers that hold the unit
+	barriers []*barrier
+	finished []*barrier
+	stuck    int // tasks that outlived a barrier
+	ranges   rangeTable
+
+	lanes     []*laneUnit
+	nexuses   []*nexusUnit
+	targets   map[*Target]uint16 // with the LUN
+	reserved  *nexusUnit
+	conflicts func(*nexusUnit) uint32
+	past      Stats // of lanes that are gone
+	resizing  bool
+	closed    bool
+	queueErr  bool // a failure to open a queue was logged
+
+	// disk is the disk device server's part, see disk.go.
+	disk diskState
+}
+
+// The parts of Unit.condition.
+const (
+	conditionASC = 0xffff
+	conditionWP  = 1 << 16
+)
+
+// The errors of this package.
+var (
+	// ErrClosed: the target, nexus or unit was closed.
+	ErrClosed = errors.New("closed")
+)
+
+// NewUnit makes a logical unit of st, which stays the caller's: it is to be closed
+// after the unit.
+func NewUnit(c UnitConfig, st backing.Store) (*Unit, error) {
+	if c.BlockSize == 0 {
+		c.BlockSize = 512
+	}
+	if c.PhysicalBlockSize == 0 {
+		c.PhysicalBlockSize = c.BlockSize
+	}
+	if c.BlockSize != 512 && c.BlockSize != 4096 {
+		return nil, fmt.Errorf("disk %s: block size %d: it must be 512 or 4096", c.Name, c.BlockSize)
+	}
+	if p := c.PhysicalBlockSize; p < c.BlockSize || p&(p-1) != 0 || p > 1<<20 {
+		return nil, fmt.Errorf("disk %s: physical block size %d: it must be a power of two from %d to 1 MiB", c.Name, p, c.BlockSize)
+	}
+	info := st.Info()
+	if info.BlockAlign > c.BlockSize {
+		return nil, fmt.Errorf("disk %s: block size %d: the store works in units of %d bytes; set the block size to %d or use another cache mode", c.Name, c.BlockSize, info.BlockAlign, info.BlockAlign)
+	}
+	u := &Unit{
+		conf:      c,
+		backing:   st,
+		blockSize: c.BlockSize,
+		targets:   make(map[*Target]uint16),
+	}
+	u.capacity.Store(uint64(info.Size) / uint64(c.BlockSize))
+	if c.ReadOnly || info.ReadOnly {
+		u.conf.ReadOnly = true
+		u.condition.Store(conditionWP)
+	}
+	u.server = newDisk(u)
+	u.stopWatch = st.Watch(func(*backing.Info) { u.resized() })
+	u.resized()
+	return u, nil
+}
+
+// Name is the disk's name.
+func (u *Unit) Name() string { return u.conf.Name }
+
+// Config is what the unit was made of, defaults filled in.
+func (u *Unit) Config() UnitConfig { return u.conf }
+
+// Store is the unit's store.
+func (u *Unit) Store() backing.Store { return u.backing }
+
+// Capacity is the present size of the medium in bytes.
+func (u *Unit) Capacity() int64 { return int64(u.capacity.Load()) * int64(u.blockSize) }
+
+// blocks is the present size of the medium in logical blocks.
+func (u *Unit) blocks() uint64 { return u.capacity.Load() }
+
+// info is the present description of the store.
+func (u *Unit) info() *backing.Info { return u.backing.Info() }
+
+// setNotReady has commands that need the medium end with NOT READY and asc; zero:
+// it is ready. Called by commands that run alone.
+func (u *Unit) setNotReady(asc ASC) {
+	u.setCondition(conditionASC, uint32(asc))
+}
+
+// setWriteProtected is the software write protection (SWP). Called by commands
+// that run alone.
+func (u *Unit) setWriteProtected(on bool) {
+	v := uint32(0)
+	if on || u.conf.ReadOnly {
+		v = conditionWP
+	}
+	u.setCondition(conditionWP, v)
+}
+
+func (u *Unit) setCondition(mask, v uint32) {
+	for {
+		o := u.condition.Load()
+		if u.condition.CompareAndSwap(o, o&^mask|v) {
+			return
+		}
+	}
+}
+
+// writeProtected reports whether nobody may write.
+func (u *Unit) writeProtected() bool { return u.condition.Load()&conditionWP != 0 }
+
+// resized looks at the store's size and takes it over: a larger one at once, a
+// smaller one when no task is left that might count on the old one. Any goroutine.
+func (u *Unit) resized() {
+	u.mu.Lock()
+	n := uint64(u.backing.Info().Size) / uint64(u.blockSize)
+	have := u.capacity.Load()
+	switch {
+	case n == have || u.resizing || u.closed:
+		u.mu.Unlock()
+		return
+	case n > have:
+		u.setCapacity(n)
+		u.mu.Unlock()
+		u.event(LUNResized)
+		return
+	}
+	u.resizing = true
+	u.mu.Unlock()
+	u.startBarrier(&barrier{
+		hold: true,
+		apply: func(b *barrier) {
+			u.resizing = false
+			u.setCapacity(uint64(u.backing.Info().Size) / uint64(u.blockSize))
+		},
+		done: func(b *barrier) { go u.event(LUNResized) },
+	}, 0)
+}
+
+// setCapacity takes a new size over. u.mu is held.
+func (u *Unit) setCapacity(blocks uint64) {
+	u.capacity.Store(blocks)
+	u.raiseUALocked(ASCCapacityDataHasChanged, nil)
+	u.logInfo("disk changed its size", "blocks", blocks, "blockSize", u.blockSize)
+}
+
+// event tells every nexus that sees the unit. Without locks.
+func (u *Unit) event(k EventKind) {
+	u.mu.Lock()
+	type place struct {
+		tg  *Target
+		lun uint16
+	}
+	places := make([]place, 0, len(u.targets))
+	for tg, lun := range u.targets {
+		places = append(places, place{tg, lun})
+	}
+	u.mu.Unlock()
+	for _, p := range places {
+		p.tg.event(Event{Kind: k, LUN: p.lun})
+	}
+}
+
+// resetLocked is the logical unit reset condition (SAM-5 §6.3.3). u.mu is held, no
+// task runs.
+func (u *Unit) resetLocked(ua ASC) {
+	u.setReservation(nil)
+	u.server.reset()
+	u.raiseUALocked(ua, nil)
+}
+
+// leave has the unit forget a lane that has let go of it, once its queue is closed
+// and its tasks have ended. Unit.mu is held.
+func (lu *laneUnit) leave() {
+	if !lu.gone || lu.inflight.Load() != 0 {
+		return
+	}
+	u := lu.unit
+	for i, o := range u.lanes {
+		if o == lu {
+			u.lanes = append(u.lanes[:i], u.lanes[i+1:]...)
+			u.past.add(lu)
+			return
+		}
+	}
+}
+
+// leaveNexus forgets nu: the nexus is lost to the unit. u.mu is held.
+func (u *Unit) leaveNexus(nu *nexusUnit) {
+	for i, o := range u.nexuses {
+		if o == nu {
+			u.nexuses = append(u.nexuses[:i], u.nexuses[i+1:]...)
+			break
+		}
+	}
+	if u.reserved == nu {
+		u.setReservation(nil)
+	}
+}
+
+// Close takes the unit away from all targets: tasks that run end with LOGICAL UNIT
+// NOT SUPPORTED. done, on a goroutine of its own, has the number of tasks that were
+// still in the store after deadline (0: DefaultDeadline); when it is zero the store
+// may be closed.
+func (u *Unit) Close(deadline time.Duration, done func(stuck int)) {
+	u.mu.Lock()
+	was := u.closed
+	u.closed = true
+	u.mu.Unlock()
+	if was {
+		go done(0)
+		return
+	}
+	u.stopWatch()
+	j := newJoint(done)
+	for _, tg := range u.mappedBy() {
+		tg.removeUnit(u, deadline, j)
+	}
+	j.add(1)
+	u.startBarrier(&barrier{outcome: abortGone, drop: true, hold: true, done: j.ended}, deadline)
+	j.release(0)
+}
+
+func (u *Unit) mappedBy() (tgs []*Target) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for tg := range u.targets {
+		tgs = append(tgs, tg)
+	}
+	return tgs
+}
+
+// queueFailed notes that a queue into the store could not be made: the commands
+// end with what the device server makes of ErrClosed. Logged once: peers decide
+// how often it happens.
+func (u *Unit) queueFailed(err error) {
+	u.mu.Lock()
+	was := u.queueErr
+	u.queueErr = true
+	u.mu.Unlock()
+	if !was && u.conf.Log != nil {
+		u.conf.Log.Error("disk cannot do I/O: no queue into its store", "disk", u.conf.Name, "err", err)
+	}
+}
+
+func (u *Unit) logInfo(msg string, args ...any) {
+	if u.conf.Log != nil {
+		u.conf.Log.Info(msg, append([]any{"disk", u.conf.Name}, args...)...)
+	}
+}
+
+// joint calls done when several operations have all ended.
+type joint struct {
+	mu    sync.Mutex
+	n     int
+	stuck int
+	done  func(stuck int)
+}
+
+// newJoint counts its maker as the first.
+func newJoint(done func(stuck int)) *joint { return &joint{n: 1, done: done} }
+
+func (j *joint) add(n int) {
+	j.mu.Lock()
+	j.n += n
+	j.mu.Unlock()
+}
+
+// release ends one; done runs on a goroutine of its own, so that it may block.
+func (j *joint) release(stuck int) {
+	j.mu.Lock()
+	j.n--
+	j.stuck += stuck
+	last := j.n == 0
+	stuck = j.stuck
+	j.mu.Unlock()
+	if last && j.done != nil {
+		go j.done(stuck)
+	}
+}
+
+// ended is a barrier's done.
+func (j *joint) ended(b *barrier) { j.release(b.stuck) }

@@ -1,0 +1,241 @@
+package iscsi
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"github.com/vtgt/vtgt/internal/sys"
+	"github.com/vtgt/vtgt/iscsi/login"
+	"github.com/vtgt/vtgt/iscsi/pdu"
+)
+
+// wire reads and writes PDUs on a net.Conn, for login and discovery. What it has read
+// beyond the last PDU is in buf[r:w].
+type wire struct {
+	nc    net.Conn
+	buf   []byte
+	r, w  int
+	hd    bool
+	dd    bool
+	limit int // of a data segment, bytes
+	out   []byte
+}
+
+func newWire(nc net.Conn) *wire {
+	return &wire{nc: nc, buf: make([]byte, 16<<10), limit: login.MaxLoginSegment}
+}
+
+// need makes n unread bytes available; n <= len(buf).
+func (x *wire) need(n int) ([]byte, error) {
+	for x.w-x.r < n {
+		if x.r > 0 {
+			x.w = copy(x.buf, x.buf[x.r:x.w])
+			x.r = 0
+		}
+		m, err := x.nc.Read(x.buf[x.w:])
+		x.w += m
+		if m == 0 && err != nil {
+			if err == io.EOF && x.w > 0 {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
+		}
+	}
+	return x.buf[x.r : x.r+n], nil
+}
+
+// read reads one PDU. data holds until the next read; it is nil, and nothing can be
+// read any more, where the segment is too long.
+func (x *wire) read(h *pdu.BHS) (data []byte, err error) {
+	b, err := x.need(pdu.BHSLen)
+	if err != nil {
+		return nil, err
+	}
+	copy(h[:], b)
+	n := pdu.BHSLen + h.AHSLength()
+	if x.hd {
+		n += pdu.DigestLen
+	}
+	if b, err = x.need(n); err != nil {
+		return nil, err
+	}
+	if x.hd && pdu.Digest(0, b[:n-pdu.DigestLen]) != pdu.ReadDigest(b[n-pdu.DigestLen:]) {
+		return nil, fmt.Errorf("header digest error")
+	}
+	x.r += n
+	dsl := h.DataSegmentLength()
+	if dsl == 0 {
+		return nil, nil
+	}
+	if dsl > x.limit {
+		return nil, nil
+	}
+	n = pdu.PaddedLen(dsl)
+	if x.dd {
+		n += pdu.DigestLen
+	}
+	if b, err = x.need(n); err != nil {
+		return nil, err
+	}
+	if x.dd && pdu.Digest(0, b[:n-pdu.DigestLen]) != pdu.ReadDigest(b[n-pdu.DigestLen:]) {
+		return nil, fmt.Errorf("data digest error")
+	}
+	x.r += n
+	return b[:dsl], nil
+}
+
+// write writes one PDU with data; the header's DataSegmentLength is set.
+func (x *wire) write(h *pdu.BHS, data []byte) error {
+	h.SetDataSegmentLength(len(data))
+	x.out = append(x.out[:0], h[:]...)
+	var d [pdu.DigestLen]byte
+	if x.hd {
+		pdu.PutDigest(d[:], pdu.Digest(0, h[:]))
+		x.out = append(x.out, d[:]...)
+	}
+	if n := len(data); n > 0 {
+		x.out = append(x.out, data...)
+		for range pdu.Pad(n) {
+			x.out = append(x.out, 0)
+		}
+		if x.dd {
+			pdu.PutDigest(d[:], pdu.DigestPad(pdu.Digest(0, data), n))
+			x.out = append(x.out, d[:]...)
+		}
+	}
+	_, err := x.nc.Write(x.out)
+	return err
+}
+
+// handshake runs a connection's login and what follows it: the move to a loop, or the
+// discovery session.
+func (s *Server) handshake(nc net.Conn) {
+	defer s.handshakes.Done()
+	err := s.runLogin(nc)
+	nc.Close()
+	s.mu.Lock()
+	delete(s.halfOpen, nc)
+	delete(s.discoveries, nc)
+	closed := s.closed
+	s.mu.Unlock()
+	if err != nil && !closed && s.journal.note(badLogin) {
+		s.journal.line(badLogin, "login failed", "peer", nc.RemoteAddr().String(), "error", err)
+	}
+}
+
+func (s *Server) runLogin(nc net.Conn) error {
+	if err := nc.SetDeadline(time.Now().Add(s.limits.LoginTimeout)); err != nil {
+		return err
+	}
+	local, _ := netip.ParseAddrPort(nc.LocalAddr().String())
+	info := SessionInfo{Portal: nc.LocalAddr().String(), Peer: nc.RemoteAddr().String(), local: unmap(local)}
+	var sess *session
+	cfg := s.login
+	cfg.Lookup = s.lookup
+	cfg.Admit = func(p *login.Params) (st pdu.LoginStatus) {
+		info.Target, info.Initiator, info.ISID = p.TargetName, p.InitiatorName, p.ISID
+		if p.Discovery {
+			p.TSIH = 1
+			return s.admitDiscovery()
+		}
+		sess, st = s.admit(p, info)
+		return st
+	}
+	m := login.New(cfg)
+	x := newWire(nc)
+	fail := func(err error) error {
+		if sess != nil {
+			s.abandon(sess)
+		}
+		return err
+	}
+	first := true
+	for {
+		var h pdu.BHS
+		data, err := x.read(&h)
+		if err != nil {
+			if first && err == io.EOF {
+				return nil // a probe of the port: nothing was said
+			}
+			return fail(err)
+		}
+		first = false
+		resp, text, st := m.Step(&h, data)
+		if st != login.Drop {
+			if err := x.write(resp, text); err != nil {
+				return fail(err)
+			}
+		}
+		switch st {
+		case login.More:
+			continue
+		case login.Done:
+		default:
+			err := m.Err()
+			if err == nil {
+				err = fmt.Errorf("refused: %v", m.Status())
+			}
+			return fail(err)
+		}
+		break
+	}
+	p := m.Params()
+	if p.Discovery {
+		s.enterDiscovery(nc)
+		return s.discover(x, p, info)
+	}
+	if sess == nil {
+		return fmt.Errorf("no session")
+	}
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return fail(fmt.Errorf("no socket"))
+	}
+	rc, err := sc.SyscallConn()
+	if err != nil {
+		return fail(err)
+	}
+	fd, err := sys.DupSocket(rc)
+	if err != nil {
+		return fail(err)
+	}
+	// The poller of package net must have let go before a loop takes the socket.
+	nc.Close()
+	s.mu.Lock()
+	s.logins++
+	s.mu.Unlock()
+	s.log.Info("iscsi: session", "target", p.TargetName, "initiator", p.InitiatorName, "peer", info.Peer,
+		"portal", info.Portal, "TSIH", p.TSIH, "headerDigest", p.HeaderDigest, "dataDigest", p.DataDigest)
+	return sess.start(&tcp{fd: fd}, p, x.buf[x.r:x.w])
+}
+
+// lookup finds the target of a login.
+func (s *Server) lookup(p *login.Params) (login.TargetInfo, pdu.LoginStatus) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.targets[p.TargetName]
+	if t == nil {
+		return login.TargetInfo{}, pdu.LoginNotFound
+	}
+	if st := s.further(p); st != pdu.LoginSuccess {
+		return login.TargetInfo{}, st
+	}
+	return login.TargetInfo{Alias: t.Alias, TPGT: t.TPGT}, pdu.LoginSuccess
+}
+
+// further judges a login into a session that exists already (TSIH not 0): sessions
+// have one connection, and without error recovery there is nothing to take over.
+// Under mu.
+func (s *Server) further(p *login.Params) pdu.LoginStatus {
+	if p.TSIH == 0 {
+		return pdu.LoginSuccess
+	}
+	if x := s.sessions[sessionKey{p.TargetName, p.InitiatorName, p.ISID}]; x == nil || x.info.TSIH != p.TSIH {
+		return pdu.LoginSessionDoesNotExist
+	}
+	return pdu.LoginTooManyConnections
+}

@@ -1,0 +1,500 @@
+package iscsi
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/vtgt/vtgt/internal/loop"
+	"github.com/vtgt/vtgt/iscsi/login"
+	"github.com/vtgt/vtgt/iscsi/pdu"
+	"github.com/vtgt/vtgt/scsi"
+)
+
+// Config configures a Server.
+type Config struct {
+	// Group has the loops that serve connections. It must outlive the server.
+	Group *loop.Group
+	// Log hears of sessions and, at a bounded rate, of what peers do wrong; nil:
+	// nobody does.
+	Log    *slog.Logger
+	Limits Limits
+	// Login is what the target offers in negotiations and the Authenticator.
+	// Its Lookup, Admit and CmdWindow are the server's own.
+	Login login.Config
+}
+
+// Server is iSCSI targets behind portals. Its methods may be called on any
+// goroutine.
+type Server struct {
+	group       *loop.Group
+	log         *slog.Logger
+	limits      Limits
+	login       login.Config
+	journal     journal
+	shards      map[*loop.Loop]*shard
+	logoutGrace time.Duration
+
+	handshakes sync.WaitGroup // goroutines of portals and logins
+
+	mu          sync.Mutex
+	closed      bool
+	portals     map[*Portal]struct{}
+	targets     map[string]*target
+	sessions    map[sessionKey]*session
+	stuck       int
+	lastTSIH    uint16
+	halfOpen    map[net.Conn]struct{}
+	discoveries map[net.Conn]struct{}
+	logins      uint64
+	past        Traffic // of sessions that have ended
+}
+
+// TargetConfig describes one target.
+type TargetConfig struct {
+	// Name is the iSCSI name, as login.NormalizeName leaves it.
+	Name  string
+	Alias string
+	// Target is served through Port.
+	Target *scsi.Target
+	Port   *scsi.Port
+	TPGT   uint16 // target portal group tag
+	// Sole is asked at each login; true lets initiators of one name only log in
+	// at a time, because they may write what is not shared. Others are refused
+	// (0202h). Nil: never. It must not block.
+	Sole func() bool
+}
+
+type target struct {
+	TargetConfig
+	// attach makes a nexus for s and, on s.l, its lane. A field for tests.
+	attach func(s *session) error
+}
+
+// SessionInfo describes a session.
+type SessionInfo struct {
+	Target, Initiator, InitiatorAlias string
+	ISID                              [6]byte
+	TSIH, CID                         uint16
+	Portal, Peer                      string // addresses
+	Loop                              int
+	Since                             time.Time
+	Params                            login.Params // what was negotiated
+	HeaderDigest, DataDigest          bool
+	Traffic                           Traffic
+
+	local netip.AddrPort
+}
+
+// NewServer makes a server without portals and targets.
+func NewServer(c Config) *Server {
+	s := &Server{
+		group: c.Group, log: c.Log, limits: c.Limits.withDefaults(), login: c.Login,
+		shards:      make(map[*loop.Loop]*shard),
+		logoutGrace: time.Second,
+		portals:     make(map[*Portal]struct{}),
+		targets:     make(map[string]*target),
+		sessions:    make(map[sessionKey]*session),
+		halfOpen:    make(map[net.Conn]struct{}),
+		discoveries: make(map[net.Conn]struct{}),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.journal.log = s.log
+	s.login.CmdWindow = uint32(s.limits.Window)
+	for _, l := range c.Group.Loops() {
+		s.shards[l] = newShard(s, l)
+	}
+	return s
+}
+
+// AddTarget lets initiators log in to a target.
+func (s *Server) AddTarget(c TargetConfig) error {
+	t := &target{TargetConfig: c}
+	t.attach = t.attachCore
+	return s.addTarget(t)
+}
+
+func (s *Server) addTarget(t *target) error {
+	name, err := login.NormalizeName(t.Name)
+	if err != nil {
+		return fmt.Errorf("iscsi: target %q: %w", t.Name, err)
+	}
+	t.Name = name
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return errClosed
+	}
+	if s.targets[name] != nil {
+		return fmt.Errorf("iscsi: target %s exists already; give each target a name of its own", name)
+	}
+	s.targets[name] = t
+	return nil
+}
+
+var errClosed = errors.New("iscsi: the server is closed")
+
+// attachCore makes the nexus and the lane of s.
+func (t *target) attachCore(s *session) error {
+	n, err := t.Port.Attach(scsi.InitiatorID(s.params.InitiatorPort()), s)
+	if err != nil {
+		return err
+	}
+	var ln *scsi.Lane
+	s.l.Do(func() { ln, err = n.Lane(s.l) })
+	if err == nil && ln == nil {
+		err = errors.New("the loop has ended")
+	}
+	if err != nil {
+		n.Close(s.srv.limits.TaskTimeout, func(int) {})
+		return err
+	}
+	s.nexus, s.core = n, ln
+	return nil
+}
+
+// RemoveTarget refuses further logins to target name and ends its sessions: their
+// initiators are told, commands under way are aborted. done is called, on a goroutine
+// of its own, when all have ended or the deadline has passed, with the number of
+// sessions that are left.
+func (s *Server) RemoveTarget(name string, deadline time.Duration, done func(stuck int)) error {
+	if n, err := login.NormalizeName(name); err == nil {
+		name = n
+	}
+	s.mu.Lock()
+	t := s.targets[name]
+	delete(s.targets, name)
+	s.mu.Unlock()
+	if t == nil {
+		return fmt.Errorf("iscsi: no target %s; `vtgt get targets` lists those there are", name)
+	}
+	ss := s.dropTarget(t)
+	go func() {
+		left := wait(ss, time.Now().Add(deadline))
+		if done != nil {
+			done(left)
+		}
+	}()
+	return nil
+}
+
+// dropTarget ends all sessions of t.
+func (s *Server) dropTarget(t *target) []*session {
+	ss := s.list(func(x *session) bool { return x.target == t })
+	for _, x := range ss {
+		x.stop(orderDrop)
+	}
+	return ss
+}
+
+func (s *Server) list(keep func(*session) bool) []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var ss []*session
+	for _, x := range s.sessions {
+		if keep == nil || keep(x) {
+			ss = append(ss, x)
+		}
+	}
+	return ss
+}
+
+// wait waits for the end of sessions and returns how many did not end in time.
+func wait(ss []*session, until time.Time) (left int) {
+	t := time.NewTimer(time.Until(until))
+	defer t.Stop()
+	for _, x := range ss {
+		select {
+		case <-x.gone:
+			if x.stuck.Load() > 0 {
+				left++
+			}
+			continue
+		default:
+		}
+		select {
+		case <-x.gone:
+			if x.stuck.Load() > 0 {
+				left++
+			}
+		case <-t.C:
+			left++
+			t.Reset(0)
+		}
+	}
+	return left
+}
+
+// Sessions lists the normal sessions, in the order of their names.
+func (s *Server) Sessions() []SessionInfo {
+	var is []SessionInfo
+	for _, x := range s.list(nil) {
+		if c := x.begun.Load(); c != nil {
+			i := x.info
+			i.Traffic = c.published.get()
+			is = append(is, i)
+		}
+	}
+	slices.SortFunc(is, func(a, b SessionInfo) int {
+		return cmp.Or(cmp.Compare(a.Target, b.Target), cmp.Compare(a.Initiator, b.Initiator),
+			slices.Compare(a.ISID[:], b.ISID[:]))
+	})
+	return is
+}
+
+// Stats returns the counters.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	st := Stats{
+		Sessions: len(s.sessions), Discoveries: len(s.discoveries), HalfOpen: len(s.halfOpen),
+		Logins: s.logins, Traffic: s.past, Complaints: make(map[string]uint64),
+	}
+	for _, x := range s.sessions {
+		if c := x.begun.Load(); c != nil && !x.counted {
+			st.Traffic.add(c.published.get())
+		}
+	}
+	s.mu.Unlock()
+	for k := range complaints {
+		st.Complaints[k.String()] = s.journal.count[k].Load()
+	}
+	return st
+}
+
+// retireTraffic adds up what a closed connection has counted.
+func (s *Server) retireTraffic(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !c.sess.counted {
+		c.sess.counted = true
+		s.past.add(c.published.get())
+	}
+}
+
+// forget takes an ended session off the list.
+func (s *Server) forget(x *session) {
+	s.mu.Lock()
+	if s.sessions[x.key] == x {
+		delete(s.sessions, x.key)
+	}
+	s.mu.Unlock()
+	s.log.Info("iscsi: session ended", "target", x.key.target, "initiator", x.key.initiator,
+		"peer", x.info.Peer, "stuck", x.stuck.Load())
+}
+
+// Close ends everything within about deadline: no further logins; initiators are
+// asked to log out, then told that their connections end, then the connections end
+// and their commands are aborted. Sessions that still own commands in a store at the
+// deadline are named by the error. Close is idempotent.
+func (s *Server) Close(deadline time.Duration) error {
+	until := time.Now().Add(deadline)
+	s.mu.Lock()
+	s.closed = true
+	for p := range s.portals {
+		p.ln.Close()
+	}
+	for c := range s.halfOpen {
+		c.Close()
+	}
+	for c := range s.discoveries {
+		c.Close()
+	}
+	s.mu.Unlock()
+	s.handshakes.Wait()
+
+	ss := s.list(nil)
+	if len(ss) > 0 {
+		for _, x := range ss {
+			x.stop(orderLogout)
+		}
+		wait(ss, time.Now().Add(min(deadline/4, s.logoutGrace)))
+		for _, x := range ss {
+			x.stop(orderDrop)
+		}
+		// A peer that does not read does not get to keep the connection.
+		wait(ss, time.Now().Add(deadline/4))
+		for _, x := range ss {
+			x.stop(orderEnd)
+		}
+	}
+	left := wait(ss, until)
+	for l, sh := range s.shards {
+		l.Do(sh.close)
+	}
+	if left > 0 {
+		return fmt.Errorf("iscsi: %d sessions still own commands that their stores do not give back; look at the disks' devices", left)
+	}
+	return nil
+}
+
+// Portals lists what the server listens to.
+func (s *Server) Portals() []netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var ps []netip.AddrPort
+	for p := range s.portals {
+		ps = append(ps, p.addr)
+	}
+	slices.SortFunc(ps, netip.AddrPort.Compare)
+	return ps
+}
+
+// textConfig answers SendTargets for a connection that came in at address local.
+func (s *Server) textConfig(local netip.AddrPort) login.TextConfig {
+	return login.TextConfig{Targets: func(p *login.Params, name string, yield func(login.TargetRecord) bool) {
+		s.mu.Lock()
+		var ts []*target
+		for n, t := range s.targets {
+			if name == "" || n == name {
+				ts = append(ts, t)
+			}
+		}
+		addrs := s.reachable(local)
+		s.mu.Unlock()
+		slices.SortFunc(ts, func(a, b *target) int { return cmp.Compare(a.Name, b.Name) })
+		for _, t := range ts {
+			rec := login.TargetRecord{Name: t.Name}
+			for _, a := range addrs {
+				rec.Portals = append(rec.Portals, login.Portal{Addr: a, TPGT: t.TPGT})
+			}
+			if !yield(rec) {
+				return
+			}
+		}
+	}}
+}
+
+// reachable lists the portals for a peer that came in at local: that one first, then
+// those with an address of their own. Loopback is told to loopback only.
+func (s *Server) reachable(local netip.AddrPort) []netip.AddrPort {
+	as := []netip.AddrPort{local}
+	for p := range s.portals {
+		a := p.addr
+		if !a.IsValid() || a == local || a.Addr().IsUnspecified() || a.Addr().IsLoopback() && !local.Addr().IsLoopback() {
+			continue
+		}
+		as = append(as, a)
+	}
+	slices.SortFunc(as[1:], netip.AddrPort.Compare)
+	return as
+}
+
+// admit makes the session of a login that is about to end well: an older one of the
+// same initiator port with the same target ends first (RFC 7143 §6.3.5).
+func (s *Server) admit(p *login.Params, info SessionInfo) (*session, pdu.LoginStatus) {
+	key := sessionKey{p.TargetName, p.InitiatorName, p.ISID}
+	until := time.Now().Add(s.limits.LoginTimeout)
+	for {
+		s.mu.Lock()
+		t, old := s.targets[p.TargetName], s.sessions[key]
+		switch {
+		case s.closed:
+			s.mu.Unlock()
+			return nil, pdu.LoginServiceUnavailable
+		case t == nil:
+			s.mu.Unlock()
+			return nil, pdu.LoginNotFound
+		case p.TSIH != 0:
+			st := s.further(p)
+			s.mu.Unlock()
+			return nil, st
+		case old != nil:
+			s.mu.Unlock()
+			s.log.Info("iscsi: session reinstated", "target", key.target, "initiator", key.initiator)
+			old.stop(orderEnd)
+			if wait([]*session{old}, until) > 0 {
+				return nil, pdu.LoginServiceUnavailable
+			}
+			continue
+		case t.Sole != nil && t.Sole() && s.other(t, p.InitiatorName) != nil:
+			holder := s.other(t, p.InitiatorName).key.initiator
+			s.mu.Unlock()
+			if s.journal.note(badLogin) {
+				s.journal.line(badLogin, "login refused: another initiator has the target, and its disks are not shared", "target", key.target, "initiator", key.initiator, "peer", info.Peer, "holder", holder)
+			}
+			return nil, pdu.LoginAuthorizationFailure
+		case len(s.sessions) >= s.limits.Sessions:
+			s.mu.Unlock()
+			if s.journal.note(tooManySessions) {
+				s.journal.line(tooManySessions, "too many sessions, login refused", "limit", s.limits.Sessions, "initiator", key.initiator)
+			}
+			return nil, pdu.LoginOutOfResources
+		}
+		x := s.newSession(t, key, p, info)
+		s.sessions[key] = x
+		s.mu.Unlock()
+		p.TSIH = x.info.TSIH
+		x.l.AddLoad(1)
+		if err := t.attach(x); err != nil {
+			s.log.Warn("iscsi: login refused", "target", key.target, "initiator", key.initiator, "peer", info.Peer, "error", err)
+			x.l.Do(x.finish)
+			return nil, pdu.LoginOutOfResources
+		}
+		return x, pdu.LoginSuccess
+	}
+}
+
+// other is a session of t that belongs to another initiator, nil if there is none.
+// Under mu.
+func (s *Server) other(t *target, initiator string) *session {
+	for _, x := range s.sessions {
+		if x.target == t && x.key.initiator != initiator {
+			return x
+		}
+	}
+	return nil
+}
+
+// newSession makes a session with a TSIH. Under mu.
+func (s *Server) newSession(t *target, key sessionKey, p *login.Params, info SessionInfo) *session {
+	l := s.group.Pick()
+	x := &session{srv: s, target: t, key: key, info: info, l: l, sh: s.shards[l], gone: make(chan struct{})}
+	x.stopNode.Init((*sessionStop)(x))
+	x.closedNode.Init((*sessionClosed)(x))
+	for used := true; used; {
+		s.lastTSIH++
+		used = s.lastTSIH == 0
+		for _, o := range s.sessions {
+			used = used || o.info.TSIH == s.lastTSIH
+		}
+	}
+	x.params = *p
+	x.info.TSIH, x.params.TSIH = s.lastTSIH, s.lastTSIH
+	return x
+}
+
+// abandon ends a session whose login did not end after all.
+func (s *Server) abandon(x *session) {
+	x.l.Do(func() { x.closed() })
+}
+
+// start moves a session whose login has ended to its loop.
+func (x *session) start(ep endpoint, p login.Params, rest []byte) error {
+	x.params = p
+	x.info.Params = p
+	x.info.HeaderDigest, x.info.DataDigest = p.HeaderDigest, p.DataDigest
+	x.info.InitiatorAlias, x.info.CID = p.InitiatorAlias, p.CID
+	x.info.Loop = x.l.ID()
+	x.info.Since = time.Now()
+	err := errors.New("the loop has ended")
+	x.l.Do(func() {
+		var ln lane
+		if x.core != nil {
+			ln = x.core
+		} else {
+			ln = x.fake
+		}
+		c := newConn(x, ep, ln, &p, rest)
+		x.begun.Store(c)
+		err = c.open()
+	})
+	return err
+}

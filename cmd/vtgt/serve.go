@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"github.com/vtgt/vtgt/api"
+	"github.com/vtgt/vtgt/config"
+	"github.com/vtgt/vtgt/daemon"
+)
+
+// logFlags are the flags about the log.
+type logFlags struct {
+	level, format string
+}
+
+func (l *logFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&l.level, "log-level", "info", "the least `LEVEL` that is logged: debug, info, warn or error")
+	cmd.Flags().StringVar(&l.format, "log-format", "text", "text or json")
+	_ = cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func (l *logFlags) logger(w io.Writer) (*slog.Logger, error) {
+	o := &slog.HandlerOptions{}
+	var lv slog.Level
+	if err := lv.UnmarshalText([]byte(l.level)); err != nil {
+		return nil, usagef("unknown log level %q: use debug, info, warn or error", l.level)
+	}
+	o.Level = lv
+	switch l.format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return nil, usagef("unknown log format %q: use text or json", l.format)
+}
+
+func newServe() *cobra.Command {
+	var file string
+	var demo bool
+	var lf logFlags
+	cmd := &cobra.Command{
+		Use:   "serve --config FILE",
+		Short: "Run the daemon in the foreground",
+		Long: `Serve what a configuration file says until SIGTERM or SIGINT. Then sessions are closed and
+disks flushed, within 5 s; a second signal ends it at once. SIGHUP reads the file again.
+
+It is ready when it logs "ready" (and tells systemd, for units of Type=notify).`,
+		Example: `  vtgt serve --config /etc/vtgt/vtgt.yaml
+  vtgt serve --config vtgt.yaml --log-level debug --log-format json
+  vtgt serve --demo        # the same as vtgt run`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			log, err := lf.logger(cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			if demo {
+				if file != "" {
+					return usagef("--demo makes its own configuration: leave --config out")
+				}
+				return runDemo(cmd, log, demoFlags{dir: ".vtgt", size: "1GiB", port: 3260})
+			}
+			if file == "" {
+				return usagef("no configuration is named: add --config FILE (vtgt run tries vtgt out without one)")
+			}
+			text, err := config.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			p, err := startProcess(file, text, log)
+			if err != nil {
+				return err
+			}
+			p.ready()
+			return p.wait()
+		},
+	}
+	cmd.Flags().StringVarP(&file, "config", "c", "", "the configuration `FILE`")
+	cmd.Flags().BoolVar(&demo, "demo", false, "serve a 1 GiB disk under ./.vtgt, without a configuration")
+	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
+	lf.add(cmd)
+	return cmd
+}
+
+// process is the daemon with its API and signals.
+type process struct {
+	file    string
+	log     *slog.Logger
+	d       *daemon.Daemon
+	srv     *api.Server
+	cfg     *config.Config
+	signals chan os.Signal
+}
+
+// startProcess starts everything. When it fails nothing is left.
+func startProcess(file string, text []byte, log *slog.Logger) (*process, error) {
+	cfg, err := config.Parse(file, text)
+	if err != nil {
+		return nil, err
+	}
+	// From here on a signal must not leave files behind.
+	p := &process{file: file, log: log, cfg: cfg, signals: make(chan os.Signal, 4)}
+	signal.Notify(p.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	log.Info("vtgt starts", "version", versionText(), "config", file, "pid", os.Getpid())
+	// The socket first: a second daemon ends here, before it touches a disk.
+	ln, err := api.Listen(cfg.API.Socket, fs.FileMode(cfg.API.Mode), cfg.API.Group)
+	if err != nil {
+		signal.Stop(p.signals)
+		return nil, err
+	}
+	p.d, err = daemon.New(file, text, daemon.Options{Log: log})
+	if err != nil {
+		ln.Close()
+		signal.Stop(p.signals)
+		return nil, err
+	}
+	p.srv = api.Serve(ln, p.d, api.ServerConfig{Version: versionText(), Log: log})
+	return p, nil
+}
+
+func (p *process) ready() {
+	s := p.d.Status()
+	p.log.Info("ready", "portals", s.Portals, "disks", s.Disks, "targets", s.Targets, "api", p.cfg.API.Socket)
+	p.notify(fmt.Sprintf("%s\nSTATUS=serving %d disks at %d targets", sd.SdNotifyReady, s.Disks, s.Targets))
+}
+
+// notify tells systemd, where it asked to be told.
+func (p *process) notify(state string) {
+	if _, err := sd.SdNotify(false, state); err != nil {
+		p.log.Warn("systemd cannot be told", "err", err)
+	}
+}
+
+// wait serves until a signal, then drains.
+func (p *process) wait() error {
+	for s := range p.signals {
+		if s == syscall.SIGHUP {
+			p.reload()
+			continue
+		}
+		p.log.Info("stopping", "signal", s.String())
+		break
+	}
+	p.notify(sd.SdNotifyStopping)
+	done := make(chan error, 1)
+	go func() { done <- p.close() }()
+	limit := time.NewTimer(daemon.CloseTime + 2*time.Second)
+	defer limit.Stop()
+	for {
+		select {
+		case err := <-done:
+			signal.Stop(p.signals)
+			if err != nil {
+				return err
+			}
+			p.log.Info("stopped")
+			return nil
+		case s := <-p.signals:
+			if s == syscall.SIGHUP {
+				continue
+			}
+			return errors.New("ended at once by a second signal: what was not flushed yet is in the host's page cache")
+		case <-limit.C:
+			return errors.New("ended although not everything was released in time; look at the log and at the devices below the disks")
+		}
+	}
+}
+
+func (p *process) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	_ = p.srv.Close(ctx) // clients that do not end in time are cut off
+	return p.d.Close()
+}
+
+// reload applies the file that serve was given.
+func (p *process) reload() {
+	p.notify(sd.SdNotifyReloading)
+	text, err := config.ReadFile(p.file)
+	var r *daemon.Result
+	if err == nil {
+		r, err = p.d.Apply(p.file, text, false)
+	}
+	if err != nil {
+		for _, e := range daemon.AsErrors(err) {
+			p.log.Error("the configuration was not applied", "object", e.Object, "err", e.Message, "hint", e.Hint)
+		}
+	} else {
+		for _, w := range r.Warnings {
+			p.log.Warn(w)
+		}
+	}
+	p.notify(sd.SdNotifyReady)
+}

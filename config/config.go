@@ -1,0 +1,174 @@
+package config
+
+import (
+	"path/filepath"
+	"strings"
+)
+
+// Version is the only version of the configuration file there is.
+const Version = 1
+
+// Defaults for what the file leaves out.
+const (
+	DefaultState     = "/var/lib/vtgt"
+	DefaultAPISocket = "/run/vtgt/vtgt.sock"
+	DefaultAPIMode   = 0o600
+
+	DefaultBlockSize         = 512
+	DefaultPhysicalBlockSize = 4096
+)
+
+// Config is the whole declarative state. Make one with Parse or Load, or fill it
+// in and call Validate.
+type Config struct {
+	Disks   []Disk
+	Targets []Target
+	ISCSI   ISCSI
+	API     API
+	// State is the folder of what must survive a restart, an absolute path.
+	State string
+	// Loops is the number of event loops; 0: one for each CPU that Go uses.
+	Loops int
+	// Memory bounds the payload buffers of all loops, bytes; 0: the default.
+	Memory Size
+
+	src *source // where each value stands; nil for a Config made by hand
+}
+
+// Cache is a write policy.
+type Cache string
+
+// The write policies.
+const (
+	// Writeback: a write is stable when SYNCHRONIZE CACHE or FUA says so.
+	Writeback Cache = "writeback"
+	// Writethrough: every write is stable before it is answered.
+	Writethrough Cache = "writethrough"
+	// Direct: as Writeback, past the host's page cache.
+	Direct Cache = "direct"
+)
+
+// Disk is a backing store with an identity.
+type Disk struct {
+	// Name is the disk's name, unique among disks.
+	Name string
+	// Store is scheme:rest, see SplitStore.
+	Store string
+	// Size in bytes; 0: what the store has.
+	Size Size
+	// Create makes a missing file, sparse, of Size bytes.
+	Create bool
+	// BlockSize and PhysicalBlockSize in bytes.
+	BlockSize, PhysicalBlockSize int
+	Cache                        Cache
+	// Thin offers UNMAP and WRITE SAME with UNMAP where the store can discard.
+	Thin      bool
+	ReadOnly  bool
+	Removable bool
+	// Shared says that several initiators may write the disk.
+	Shared bool
+	// Serial is the unit serial number; empty: made once and kept in the state
+	// folder.
+	Serial string
+	// NAA is the designator of type NAA 3h (locally assigned), 16 hexadecimal
+	// digits; empty: made once and kept in the state folder.
+	NAA string
+}
+
+// DefaultDisk is a disk with the values that a file need not state.
+func DefaultDisk() Disk {
+	return Disk{
+		BlockSize:         DefaultBlockSize,
+		PhysicalBlockSize: DefaultPhysicalBlockSize,
+		Cache:             Writeback,
+		Thin:              true,
+	}
+}
+
+// LUN maps a disk into a target.
+type LUN struct {
+	LUN      uint16
+	Disk     string
+	ReadOnly bool
+}
+
+// Target is a SCSI target device.
+type Target struct {
+	// Name is the target's name, unique among targets.
+	Name string
+	LUNs []LUN
+	// ISCSI exports the target at every portal; nil: it does not.
+	ISCSI *TargetISCSI
+}
+
+// TargetISCSI is a target's iSCSI export.
+type TargetISCSI struct {
+	// IQN is the iSCSI target name (RFC 7143 §4.2.7).
+	IQN string
+	// Alias is the TargetAlias key, for people (RFC 7143 §13.7).
+	Alias string
+}
+
+// ISCSI is what all iSCSI exports share.
+type ISCSI struct {
+	// Portals are addresses to listen on, "192.0.2.1:3260" or "[::1]:3260".
+	// Port 0 lets the kernel choose.
+	Portals []string
+}
+
+// API says where the daemon's own interface is.
+type API struct {
+	// Socket is the path of a UNIX socket.
+	Socket string
+	// Mode is the socket's permission: 0600, or 0660 with Group.
+	Mode uint32
+	// Group owns the socket; empty: the daemon's own.
+	Group string
+}
+
+// SplitStore cuts "file:/path" into its scheme and the rest; scheme is empty
+// where there is no colon.
+func SplitStore(spec string) (scheme, rest string) {
+	scheme, rest, ok := strings.Cut(spec, ":")
+	if !ok {
+		return "", spec
+	}
+	return scheme, rest
+}
+
+// Path is the cleaned path of a file: or block: store, empty for others.
+func (d *Disk) Path() string {
+	scheme, rest := SplitStore(d.Store)
+	if (scheme == "file" || scheme == "block") && rest != "" {
+		return filepath.Clean(rest)
+	}
+	return ""
+}
+
+// Disk finds a disk by name, nil if there is none.
+func (c *Config) Disk(name string) *Disk {
+	for i := range c.Disks {
+		if c.Disks[i].Name == name {
+			return &c.Disks[i]
+		}
+	}
+	return nil
+}
+
+// Target finds a target by name, nil if there is none.
+func (c *Config) Target(name string) *Target {
+	for i := range c.Targets {
+		if c.Targets[i].Name == name {
+			return &c.Targets[i]
+		}
+	}
+	return nil
+}
+
+// Default is an empty state with every default filled in.
+func Default() *Config {
+	return &Config{
+		State: DefaultState,
+		API:   API{Socket: DefaultAPISocket, Mode: DefaultAPIMode},
+	}
+}

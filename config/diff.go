@@ -1,0 +1,177 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Action is what happens to an object.
+type Action string
+
+// The actions.
+const (
+	Add    Action = "add"
+	Remove Action = "remove"
+	Modify Action = "change"
+)
+
+// Change is one difference between two states.
+type Change struct {
+	Action Action `json:"action"`
+	// Kind is disk, target, lun, portal or setting.
+	Kind string `json:"kind"`
+	// Name is the object's name; "TARGET/NUMBER" for a lun.
+	Name string `json:"name"`
+	// Detail says what is added, or which values change, for people.
+	Detail string `json:"detail,omitempty"`
+}
+
+// String is one line, beginning with +, - or ~.
+func (c Change) String() string {
+	sign := map[Action]string{Add: "+", Remove: "-", Modify: "~"}[c.Action]
+	s := sign + " " + c.Kind + " " + c.Name
+	if c.Detail != "" {
+		s += ": " + c.Detail
+	}
+	return s
+}
+
+// Diff lists what leads from old to new: disks, targets, their LUNs, portals,
+// settings. Order and comments of the file do not count.
+func Diff(old, new *Config) []Change {
+	var out []Change
+	add := func(a Action, kind, name, detail string) { out = append(out, Change{a, kind, name, detail}) }
+
+	for i := range old.Disks {
+		if d := &old.Disks[i]; new.Disk(d.Name) == nil {
+			add(Remove, "disk", d.Name, d.Store)
+		}
+	}
+	for i := range new.Disks {
+		d := &new.Disks[i]
+		switch o := old.Disk(d.Name); {
+		case o == nil:
+			detail := d.Store
+			if d.Size != 0 {
+				detail += ", " + d.Size.String()
+			}
+			add(Add, "disk", d.Name, detail)
+		case *o != *d:
+			add(Modify, "disk", d.Name, strings.Join(diskChanges(o, d), ", "))
+		}
+	}
+
+	for i := range old.Targets {
+		if t := &old.Targets[i]; new.Target(t.Name) == nil {
+			add(Remove, "target", t.Name, t.iscsi())
+		}
+	}
+	for i := range new.Targets {
+		t := &new.Targets[i]
+		o := old.Target(t.Name)
+		if o == nil {
+			add(Add, "target", t.Name, t.iscsi())
+			o = &Target{}
+		} else if a, b := o.iscsi(), t.iscsi(); a != b {
+			add(Modify, "target", t.Name, a+" -> "+b)
+		}
+		for _, l := range o.LUNs {
+			if t.lun(l.LUN) == nil {
+				add(Remove, "lun", lunName(t.Name, l.LUN), l.detail())
+			}
+		}
+		for _, l := range t.LUNs {
+			switch ol := o.lun(l.LUN); {
+			case ol == nil:
+				add(Add, "lun", lunName(t.Name, l.LUN), l.detail())
+			case *ol != l:
+				add(Modify, "lun", lunName(t.Name, l.LUN), ol.detail()+" -> "+l.detail())
+			}
+		}
+	}
+
+	for _, p := range old.ISCSI.Portals {
+		if !slices.Contains(new.ISCSI.Portals, p) {
+			add(Remove, "portal", p, "")
+		}
+	}
+	for _, p := range new.ISCSI.Portals {
+		if !slices.Contains(old.ISCSI.Portals, p) {
+			add(Add, "portal", p, "")
+		}
+	}
+
+	setting := func(name string, a, b any) {
+		if a != b {
+			add(Modify, "setting", name, fmt.Sprintf("%v -> %v", a, b))
+		}
+	}
+	setting("api.socket", old.API.Socket, new.API.Socket)
+	setting("api.mode", fmt.Sprintf("%04o", old.API.Mode), fmt.Sprintf("%04o", new.API.Mode))
+	setting("api.group", old.API.Group, new.API.Group)
+	setting("state", old.State, new.State)
+	setting("loops", old.Loops, new.Loops)
+	setting("memory", old.Memory, new.Memory)
+	return out
+}
+
+func lunName(target string, lun uint16) string { return fmt.Sprintf("%s/%d", target, lun) }
+
+func (t *Target) lun(n uint16) *LUN {
+	for i := range t.LUNs {
+		if t.LUNs[i].LUN == n {
+			return &t.LUNs[i]
+		}
+	}
+	return nil
+}
+
+func (t *Target) iscsi() string {
+	if t.ISCSI == nil {
+		return "no export"
+	}
+	if t.ISCSI.Alias != "" {
+		return fmt.Sprintf("%s (%q)", t.ISCSI.IQN, t.ISCSI.Alias)
+	}
+	return t.ISCSI.IQN
+}
+
+func (l LUN) detail() string {
+	if l.ReadOnly {
+		return l.Disk + " read-only"
+	}
+	return l.Disk
+}
+
+func diskChanges(a, b *Disk) []string {
+	var out []string
+	field := func(name string, x, y any) {
+		if x != y {
+			out = append(out, fmt.Sprintf("%s %v -> %v", name, text(x), text(y)))
+		}
+	}
+	field("store", a.Store, b.Store)
+	field("size", a.Size, b.Size)
+	field("create", a.Create, b.Create)
+	field("blockSize", a.BlockSize, b.BlockSize)
+	field("physicalBlockSize", a.PhysicalBlockSize, b.PhysicalBlockSize)
+	field("cache", a.Cache, b.Cache)
+	field("thin", a.Thin, b.Thin)
+	field("readOnly", a.ReadOnly, b.ReadOnly)
+	field("removable", a.Removable, b.Removable)
+	field("shared", a.Shared, b.Shared)
+	field("serial", a.Serial, b.Serial)
+	field("naa", a.NAA, b.NAA)
+	return out
+}
+
+func text(v any) any {
+	if s, ok := v.(string); ok && s == "" {
+		return "(made)"
+	}
+	if z, ok := v.(Size); ok && z == 0 {
+		return "(the store's)"
+	}
+	return v
+}

@@ -1,0 +1,145 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// maxLUN is the largest LUN number of flat space addressing (SAM-5 §4.7.7).
+const maxLUN = 1<<14 - 1
+
+// root states the keys of the file. What DESIGN calls for later is known by
+// name and refused, so that nobody believes it to be in force.
+func (d *decoder) root(c *Config, n *yaml.Node) {
+	version := -1
+	ok := d.mapping(n, "", fields{
+		"version": d.int(&version, 0, 1<<31-1),
+		"disks": func(n *yaml.Node, p string) {
+			d.list(n, p, func(n *yaml.Node, p string) {
+				k := DefaultDisk()
+				d.disk(&k, n, p)
+				c.Disks = append(c.Disks, k)
+			})
+		},
+		"targets": func(n *yaml.Node, p string) {
+			d.list(n, p, func(n *yaml.Node, p string) {
+				var t Target
+				d.target(&t, n, p)
+				c.Targets = append(c.Targets, t)
+			})
+		},
+		"iscsi": func(n *yaml.Node, p string) {
+			d.mapping(n, p, fields{
+				"portals": func(n *yaml.Node, p string) {
+					d.list(n, p, func(n *yaml.Node, p string) {
+						var s string
+						d.str(&s)(n, p)
+						c.ISCSI.Portals = append(c.ISCSI.Portals, s)
+					})
+				},
+			})
+		},
+		"api": func(n *yaml.Node, p string) {
+			d.mapping(n, p, fields{
+				"socket": d.str(&c.API.Socket),
+				"mode":   d.mode(&c.API.Mode),
+				"group":  d.str(&c.API.Group),
+			})
+		},
+		"state":  d.str(&c.State),
+		"loops":  d.int(&c.Loops, 0, 1024),
+		"memory": d.size(&c.Memory),
+	})
+	if !ok {
+		return
+	}
+	switch p, stated := d.src.pos["version"]; {
+	case !stated:
+		d.add(nodePos(n), "version", "the key \"version\" is missing", "begin the file with \"version: 1\"")
+	case version >= 0 && version != Version:
+		d.add(p, "version", fmt.Sprintf("version %d is not known to this vtgt", version), "write version: 1, or use a vtgt that knows it")
+	}
+}
+
+func (d *decoder) disk(k *Disk, n *yaml.Node, p string) {
+	d.mapping(n, p, fields{
+		"name":              d.str(&k.Name),
+		"store":             d.str(&k.Store),
+		"size":              d.size(&k.Size),
+		"create":            d.bool(&k.Create),
+		"blockSize":         d.int(&k.BlockSize, 0, 1<<30),
+		"physicalBlockSize": d.int(&k.PhysicalBlockSize, 0, 1<<30),
+		"cache":             d.str((*string)(&k.Cache)),
+		"thin":              d.bool(&k.Thin),
+		"readOnly":          d.bool(&k.ReadOnly),
+		"removable":         d.bool(&k.Removable),
+		"shared":            d.bool(&k.Shared),
+		"serial":            d.str(&k.Serial),
+		"naa":               d.str(&k.NAA),
+		"migratable":        d.only("false"),
+		"onError":           d.only("report"),
+	})
+}
+
+func (d *decoder) target(t *Target, n *yaml.Node, p string) {
+	d.mapping(n, p, fields{
+		"name": d.str(&t.Name),
+		"luns": func(n *yaml.Node, p string) {
+			d.list(n, p, func(n *yaml.Node, p string) {
+				l, stated := LUN{}, false
+				ok := d.mapping(n, p, fields{
+					"lun": func(n *yaml.Node, p string) {
+						stated = true
+						d.integer(func(v int64) { l.LUN = uint16(v) }, 0, maxLUN)(n, p)
+					},
+					"disk":     d.str(&l.Disk),
+					"readOnly": d.bool(&l.ReadOnly),
+					"address":  nil,
+				})
+				if ok && !stated {
+					d.add(nodePos(n), p+".lun", p+" has no key \"lun\"", "give it a number, such as {lun: 0, disk: NAME}")
+				}
+				t.LUNs = append(t.LUNs, l)
+			})
+		},
+		"iscsi": func(n *yaml.Node, p string) {
+			t.ISCSI = &TargetISCSI{}
+			d.mapping(n, p, fields{
+				"iqn":        d.str(&t.ISCSI.IQN),
+				"alias":      d.str(&t.ISCSI.Alias),
+				"chap":       nil,
+				"initiators": nil,
+			})
+		},
+		"vhost": nil,
+		"vio":   nil,
+		"xen":   nil,
+	})
+}
+
+// only accepts a key at the one value that this version serves.
+func (d *decoder) only(value string) setter {
+	return func(n *yaml.Node, path string) {
+		if d.plain(n, path) && (n.Kind != yaml.ScalarNode || n.Value != value) {
+			d.add(nodePos(n), path, fmt.Sprintf("%s: %s is not in this version of vtgt", path, describe(n)), "write "+value+" or leave the key out")
+		}
+	}
+}
+
+// mode reads an octal permission in quotes, as in mode: "0660".
+func (d *decoder) mode(to *uint32) setter {
+	return func(n *yaml.Node, path string) {
+		const hint = "write \"0600\", or \"0660\" together with group"
+		if !d.scalar(n, path, "a permission in quotes", hint, "!!str", "!!int") {
+			return
+		}
+		v, err := strconv.ParseUint(n.Value, 8, 32)
+		if err != nil || (v != 0o600 && v != 0o660) {
+			d.add(nodePos(n), path, fmt.Sprintf("%s: %s is neither 0600 nor 0660", path, clip(n.Value)), hint)
+			return
+		}
+		*to = uint32(v)
+	}
+}

@@ -1,0 +1,396 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+const (
+	// maxSocketPath leaves room below the 107 bytes of sun_path for the
+	// temporary name under which the socket is made.
+	maxSocketPath = 90
+	maxSerial     = 64
+	maxAlias      = 255
+	maxBlockSize  = 1 << 20
+)
+
+// Validate checks c as a whole. The error is an Errors that holds everything that
+// is wrong, with places where c came from Parse.
+func (c *Config) Validate() error {
+	v := &validator{c: c}
+	v.disks()
+	v.targets()
+	v.sharing()
+	v.portals()
+	v.rest()
+	if len(v.errs) == 0 {
+		return nil
+	}
+	sortErrors(v.errs)
+	if len(v.errs) > maxErrors {
+		v.errs = v.errs[:maxErrors]
+	}
+	return v.errs
+}
+
+type validator struct {
+	c    *Config
+	errs Errors
+}
+
+// pos is where the value at path stands, or else what holds it.
+func (c *Config) pos(path string) Pos {
+	if c.src == nil {
+		return Pos{}
+	}
+	for p := path; p != ""; {
+		if at, ok := c.src.pos[p]; ok {
+			return at
+		}
+		i := strings.LastIndexAny(p, ".[")
+		if i < 0 {
+			break
+		}
+		p = p[:i]
+	}
+	return Pos{1, 1}
+}
+
+// At is where the value at path ("disks[0].store") stands in the file, for
+// errors that are found later; path alone where c was made by hand.
+func (c *Config) At(path string) *Error {
+	e := &Error{Path: path, Pos: c.pos(path)}
+	if c.src != nil {
+		e.File = c.src.file
+	}
+	return e
+}
+
+// DiskPath is the path of the disk called name, for At.
+func (c *Config) DiskPath(name, key string) string {
+	for i := range c.Disks {
+		if c.Disks[i].Name == name {
+			return at("disks", i) + "." + key
+		}
+	}
+	return "disks"
+}
+
+// PortalPath is the path of the portal with the address, for At.
+func (c *Config) PortalPath(addr string) string {
+	for i, a := range c.ISCSI.Portals {
+		if a == addr {
+			return at("iscsi.portals", i)
+		}
+	}
+	return "iscsi.portals"
+}
+
+func (v *validator) add(path, hint, format string, args ...any) {
+	e := v.c.At(path)
+	e.Msg, e.Hint = fmt.Sprintf(format, args...), hint
+	v.errs = append(v.errs, e)
+}
+
+// first names the place of an earlier value.
+func (v *validator) first(path string) string {
+	if p := v.c.pos(path); p.Line > 0 {
+		return "line " + strconv.Itoa(p.Line)
+	}
+	return path
+}
+
+func at(list string, i int) string { return list + "[" + strconv.Itoa(i) + "]" }
+
+// name checks an object's name and that it is the only one.
+func (v *validator) name(kind, path, name string, seen map[string]string) {
+	switch {
+	case name == "":
+		v.add(path+".name", "add name: and a short word", "this %s has no name", kind)
+		return
+	case !plainName.MatchString(name):
+		v.add(path+".name", "use letters, digits, '.', '_' and '-', at most 63, beginning with a letter or digit", "%q cannot be the name of a %s", clip(name), kind)
+		return
+	}
+	if other, dup := seen[name]; dup {
+		v.add(path+".name", "give each "+kind+" its own name", "the name %q is used by two %ss, first in %s", name, kind, v.first(other))
+		return
+	}
+	seen[name] = path + ".name"
+}
+
+func (v *validator) disks() {
+	names, paths := map[string]string{}, map[string]string{}
+	serials, naas := map[string]string{}, map[string]string{}
+	for i := range v.c.Disks {
+		d, p := &v.c.Disks[i], at("disks", i)
+		v.name("disk", p, d.Name, names)
+		v.store(d, p)
+		v.geometry(d, p)
+		if path := d.Path(); path != "" {
+			if other, dup := paths[path]; dup {
+				v.add(p+".store", "map one disk into both targets instead", "disk %q has the same file as another disk: %s, first in %s", d.Name, path, v.first(other))
+			} else {
+				paths[path] = p + ".store"
+			}
+		}
+		switch d.Cache {
+		case Writeback, Writethrough, Direct:
+		default:
+			v.add(p+".cache", "write writeback, writethrough or direct", "disk %q: %q is not a cache mode", d.Name, clip(string(d.Cache)))
+		}
+		v.identity(d, p, serials, naas)
+	}
+}
+
+func (v *validator) store(d *Disk, p string) {
+	scheme, rest := SplitStore(d.Store)
+	p += ".store"
+	const forms = "write file:/PATH, block:/dev/NAME, mem: or null:"
+	switch scheme {
+	case "file", "block":
+		switch {
+		case rest == "":
+			v.add(p, forms, "disk %q: the store %q names no path", d.Name, d.Store)
+		case !filepath.IsAbs(rest):
+			v.add(p, "write it from the root on, because the daemon and the commands run in different folders: "+scheme+":/…/"+clip(strings.TrimPrefix(rest, "./")), "disk %q: the path %q is relative", d.Name, clip(rest))
+		case strings.ContainsRune(rest, 0):
+			v.add(p, forms, "disk %q: the path holds a zero byte", d.Name)
+		}
+	case "mem", "null":
+		if rest != "" {
+			v.add(p, "write "+scheme+": alone and the size as size:", "disk %q: nothing may follow %s:", d.Name, scheme)
+		}
+		if d.Size == 0 {
+			v.add(p, "add size:, such as 1GiB", "disk %q: a %s: store needs a size", d.Name, scheme)
+		}
+	case "nbd", "rbd", "qcow2", "luks", "crypt":
+		v.add(p, forms, "disk %q: %s: stores are not in this version of vtgt", d.Name, scheme)
+	case "":
+		switch {
+		case d.Store == "":
+			v.add(p, forms, "disk %q has no store", d.Name)
+		case filepath.IsAbs(d.Store):
+			v.add(p, "write file:"+d.Store, "disk %q: the store %q has no scheme", d.Name, clip(d.Store))
+		default:
+			v.add(p, forms, "disk %q: the store %q has no scheme", d.Name, clip(d.Store))
+		}
+	default:
+		v.add(p, forms, "disk %q: unknown kind of store %q", d.Name, clip(scheme))
+	}
+	if d.Create && scheme != "file" {
+		v.add(strings.TrimSuffix(p, ".store")+".create", "leave create out", "disk %q: only a file: store can be created", d.Name)
+	}
+	if d.Create && scheme == "file" && d.Size == 0 {
+		v.add(strings.TrimSuffix(p, ".store")+".create", "add size:, such as 10GiB", "disk %q: create: true needs a size", d.Name)
+	}
+	if scheme == "block" && d.Size != 0 {
+		v.add(strings.TrimSuffix(p, ".store")+".size", "leave size out", "disk %q: a block device has a size of its own", d.Name)
+	}
+}
+
+func (v *validator) geometry(d *Disk, p string) {
+	if d.BlockSize != 512 && d.BlockSize != 4096 {
+		v.add(p+".blockSize", "write 512 or 4096", "disk %q: a block size of %d is not possible", d.Name, d.BlockSize)
+		return
+	}
+	if n := d.PhysicalBlockSize; n < d.BlockSize || n > maxBlockSize || n&(n-1) != 0 {
+		v.add(p+".physicalBlockSize", "write a power of two, such as 4096", "disk %q: a physical block size of %d is not a power of two from blockSize (%d) to %d", d.Name, n, d.BlockSize, maxBlockSize)
+	}
+	if d.Size < 0 || int64(d.Size)%int64(d.BlockSize) != 0 {
+		down := int64(d.Size) / int64(d.BlockSize) * int64(d.BlockSize)
+		v.add(p+".size", fmt.Sprintf("write %dB or %dB", down, down+int64(d.BlockSize)), "disk %q: the size of %d bytes is not a multiple of the block size %d", d.Name, int64(d.Size), d.BlockSize)
+	}
+}
+
+func (v *validator) identity(d *Disk, p string, serials, naas map[string]string) {
+	if s := d.Serial; s != "" {
+		bad := len(s) > maxSerial || s != strings.TrimSpace(s)
+		for i := 0; i < len(s); i++ {
+			bad = bad || s[i] < 0x20 || s[i] > 0x7e
+		}
+		if bad {
+			v.add(p+".serial", fmt.Sprintf("use at most %d printable ASCII characters, or leave it out to have one made", maxSerial), "disk %q: %q cannot be a serial number", d.Name, clip(s))
+		} else if other, dup := serials[s]; dup {
+			v.add(p+".serial", "initiators would take the two for one: give each its own, or leave it out", "disk %q has the serial number of another disk, first in %s", d.Name, v.first(other))
+		} else {
+			serials[s] = p + ".serial"
+		}
+	}
+	if s := strings.ToLower(d.NAA); s != "" {
+		if !hex16.MatchString(s) || s[0] != '3' {
+			v.add(p+".naa", "write 16 hexadecimal digits of which the first is 3, in quotes, or leave it out to have one made", "disk %q: %q is not a locally assigned NAA designator", d.Name, clip(d.NAA))
+		} else if other, dup := naas[s]; dup {
+			v.add(p+".naa", "initiators would take the two for one: give each its own, or leave it out", "disk %q has the NAA designator of another disk, first in %s", d.Name, v.first(other))
+		} else {
+			naas[s] = p + ".naa"
+		}
+	}
+}
+
+func (v *validator) targets() {
+	names, iqns := map[string]string{}, map[string]string{}
+	for i := range v.c.Targets {
+		t, p := &v.c.Targets[i], at("targets", i)
+		v.name("target", p, t.Name, names)
+		luns, disks := map[uint16]string{}, map[string]string{}
+		for j := range t.LUNs {
+			l, lp := &t.LUNs[j], at(p+".luns", j)
+			switch other, dup := luns[l.LUN]; {
+			case l.LUN > maxLUN:
+				v.add(lp+".lun", fmt.Sprintf("write a number from 0 to %d", maxLUN), "target %q: LUN %d is out of range", t.Name, l.LUN)
+			case dup && v.c.src != nil && !v.stated(lp+".lun"): // said by the decoder
+			case dup:
+				v.add(lp+".lun", "give each its own number", "target %q has LUN %d twice, first in %s", t.Name, l.LUN, v.first(other))
+			default:
+				luns[l.LUN] = lp + ".lun"
+			}
+			switch {
+			case l.Disk == "":
+				v.add(lp+".disk", "add disk: and the name of a disk", "target %q: LUN %d names no disk", t.Name, l.LUN)
+				continue
+			case v.c.Disk(l.Disk) == nil:
+				v.add(lp+".disk", v.diskNames(), "target %q: LUN %d is the unknown disk %q", t.Name, l.LUN, clip(l.Disk))
+				continue
+			}
+			if other, dup := disks[l.Disk]; dup {
+				v.add(lp+".disk", "keep one of them", "target %q maps disk %q twice, first in %s", t.Name, l.Disk, v.first(other))
+			} else {
+				disks[l.Disk] = lp + ".disk"
+			}
+		}
+		if t.ISCSI == nil {
+			continue
+		}
+		ip := p + ".iscsi.iqn"
+		if err := CheckISCSIName(t.ISCSI.IQN); err != nil {
+			msg, hint, _ := strings.Cut(err.Error(), "; ")
+			v.add(ip, hint, "target %q: %s", t.Name, msg)
+		} else if other, dup := iqns[strings.ToLower(t.ISCSI.IQN)]; dup {
+			v.add(ip, "give each target its own", "target %q has the iSCSI name of another target, first in %s", t.Name, v.first(other))
+		} else {
+			iqns[strings.ToLower(t.ISCSI.IQN)] = ip
+		}
+		if a := t.ISCSI.Alias; len(a) > maxAlias || strings.ContainsAny(a, "\x00\r\n") {
+			v.add(p+".iscsi.alias", fmt.Sprintf("use one line of at most %d bytes", maxAlias), "target %q: the alias is not possible", t.Name)
+		}
+		if len(v.c.ISCSI.Portals) == 0 {
+			v.add(p+".iscsi", "add iscsi: {portals: [\"127.0.0.1:3260\"]} at the end of the file", "target %q is exported by iSCSI, but there is no portal", t.Name)
+		}
+	}
+}
+
+func (v *validator) stated(path string) bool {
+	_, ok := v.c.src.pos[path]
+	return ok
+}
+
+func (v *validator) diskNames() string {
+	if len(v.c.Disks) == 0 {
+		return "there are no disks yet: add it under disks:"
+	}
+	var names []string
+	for i := range v.c.Disks {
+		if len(names) == 8 {
+			names = append(names, "…")
+			break
+		}
+		names = append(names, v.c.Disks[i].Name)
+	}
+	return "add it under disks:, or use one of " + strings.Join(names, ", ")
+}
+
+// sharing refuses a disk that two targets may write and nobody declared shared.
+func (v *validator) sharing() {
+	type user struct{ target, path string }
+	first := map[string]user{}
+	said := map[string]bool{}
+	for i := range v.c.Targets {
+		t := &v.c.Targets[i]
+		for j, l := range t.LUNs {
+			d := v.c.Disk(l.Disk)
+			if d == nil || d.Shared || d.ReadOnly || l.ReadOnly {
+				continue
+			}
+			u := user{t.Name, at(at("targets", i)+".luns", j) + ".disk"}
+			o, used := first[l.Disk]
+			if !used {
+				first[l.Disk] = u
+				continue
+			}
+			if o.path[:strings.Index(o.path, ".")] != at("targets", i) && !said[u.path] {
+				said[u.path] = true
+				v.add(u.path, "write shared: true at the disk if the initiators know of each other (a cluster file system), or readOnly: true at one of the LUNs", "disk %q could be written through the targets %q and %q at once (%s)", l.Disk, o.target, u.target, v.first(o.path))
+			}
+		}
+	}
+}
+
+func (v *validator) portals() {
+	type listen struct {
+		ap   netip.AddrPort
+		path string
+	}
+	var seen []listen
+	for i, s := range v.c.ISCSI.Portals {
+		p := at("iscsi.portals", i)
+		ap, err := netip.ParseAddrPort(s)
+		if err != nil {
+			hint := "write ADDRESS:PORT, such as 127.0.0.1:3260, 0.0.0.0:3260 or [::]:3260"
+			if a, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+				hint = "write " + netip.AddrPortFrom(a, 3260).String()
+			} else if strings.HasPrefix(s, ":") {
+				hint = "write 0.0.0.0" + s + " or [::]" + s
+			}
+			v.add(p, hint, "the portal %q is not an IP address with a port", clip(s))
+			continue
+		}
+		for _, o := range seen {
+			if ap.Port() == 0 || o.ap.Port() != ap.Port() {
+				continue
+			}
+			if o.ap.Addr() == ap.Addr() {
+				v.add(p, "keep one of them", "the portal %s stands twice, first in %s", s, v.first(o.path))
+			} else if o.ap.Addr().Is4() == ap.Addr().Is4() && (o.ap.Addr().IsUnspecified() || ap.Addr().IsUnspecified()) {
+				v.add(p, "keep the one for all addresses, or the single ones", "the portals %s and %s overlap (%s)", o.ap, ap, v.first(o.path))
+			} else {
+				continue
+			}
+			break
+		}
+		seen = append(seen, listen{ap, p})
+	}
+}
+
+func (v *validator) rest() {
+	s := v.c.API.Socket
+	switch {
+	case !filepath.IsAbs(s):
+		v.add("api.socket", "write it from the root on, such as "+DefaultAPISocket, "the API socket %q is not an absolute path", clip(s))
+	case len(s) > maxSocketPath:
+		v.add("api.socket", "choose a shorter folder", "the API socket's path has %d bytes, the limit is %d", len(s), maxSocketPath)
+	case strings.ContainsRune(s, 0) || filepath.Clean(s) == "/" || strings.HasSuffix(s, "/"):
+		v.add("api.socket", "write a file name, such as "+DefaultAPISocket, "the API socket %q is not a file name", clip(s))
+	}
+	switch v.c.API.Mode {
+	case 0o600:
+		if v.c.API.Group != "" {
+			v.add("api.group", "write mode: \"0660\" as well, or leave group out", "the API socket's group has no access with mode 0600")
+		}
+	case 0o660:
+	default:
+		v.add("api.mode", "write \"0600\" or \"0660\"", "the API socket's mode %04o is not possible", v.c.API.Mode)
+	}
+	if !filepath.IsAbs(v.c.State) {
+		v.add("state", "write it from the root on, such as "+DefaultState, "the state folder %q is not an absolute path", clip(v.c.State))
+	}
+	if v.c.Loops < 0 || v.c.Loops > 1024 {
+		v.add("loops", "write a number from 0 (one for each CPU) to 1024", "%d loops are not possible", v.c.Loops)
+	}
+	if m := v.c.Memory; m != 0 && m < 16<<20 {
+		v.add("memory", "write at least 16MiB, or leave it out", "%s are too little memory for payload buffers", m)
+	}
+}

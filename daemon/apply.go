@@ -1,0 +1,337 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/vtgt/vtgt/config"
+	"github.com/vtgt/vtgt/daemon/state"
+)
+
+func lunName(target string, lun uint16) string { return fmt.Sprintf("%s/%d", target, lun) }
+
+// apply is Apply's work; d.write is held.
+//
+// Order: (1) everything new is made without anybody seeing it: stores opened,
+// addresses bound, identities stored; (2) disks that must be closed before they
+// can be opened anew, which nobody uses; (3) publication, where nothing is left
+// that fails for a reason from outside. An error in (1) or (2) undoes both.
+func (d *Daemon) apply(file string, text []byte, cfg *config.Config, wait time.Duration) (*Result, error) {
+	old := d.cur.Load()
+	p, err := makePlan(old, cfg, d.eng.sessions())
+	if err != nil {
+		return nil, err
+	}
+	x := &change{d: d, plan: p, n: old.clone(), wait: wait}
+	x.n.cfg, x.n.file, x.n.text = cfg, file, slices.Clone(text)
+	if err := x.prepare(); err != nil {
+		x.undo()
+		return nil, err
+	}
+	x.publish()
+	r := result(p, false, x.n.revision)
+	return r, nil
+}
+
+// change is one Apply under way.
+type change struct {
+	d    *Daemon
+	plan *plan
+	n    *graph // what will be published
+	wait time.Duration
+
+	newDisks   []*disk
+	newTargets []*target
+	newPortals []portalObject
+	closed     []*disk // old disks that were closed to be opened anew
+}
+
+// prepare does what can fail.
+func (x *change) prepare() error {
+	d, p := x.d, x.plan
+	var bad collect
+
+	ids := d.st.Identities().Prepare()
+	// Files that are to be made come last: an error elsewhere leaves none behind.
+	var create []string
+	for _, name := range p.open {
+		if c := p.cfg.Disk(name); c.Create && missing(c.Path()) {
+			create = append(create, name)
+			continue
+		}
+		x.open(name, ids.Disk(name), &bad)
+	}
+	for _, a := range p.addPortals {
+		obj, err := d.eng.listen(a)
+		if err != nil {
+			bad.add(place(err, p.cfg, p.cfg.PortalPath(a)))
+			continue
+		}
+		x.newPortals = append(x.newPortals, obj)
+		x.n.portals[a] = obj
+	}
+	// Everything that is wrong is said at once; only then go on to what makes
+	// files, and to what touches disks that run.
+	if err := bad.err(); err != nil {
+		return err
+	}
+	for _, name := range create {
+		x.open(name, ids.Disk(name), &bad)
+	}
+	if err := bad.err(); err != nil {
+		return err
+	}
+	for _, name := range p.reopen {
+		x.reopen(name, ids.Disk(name), &bad)
+	}
+	for _, name := range slices.Concat(p.addTargets, p.replaceTargets) {
+		c := *p.cfg.Target(name)
+		rel, err := ids.Port("iscsi:" + name)
+		if err != nil {
+			bad.add(&Error{Code: CodeInternal, Object: "target " + name, Message: err.Error(), Err: err})
+			continue
+		}
+		obj, err := d.eng.newTarget(&c, rel)
+		if err != nil {
+			bad.add(err)
+			continue
+		}
+		t := &target{cfg: c, relID: rel, obj: obj}
+		x.newTargets = append(x.newTargets, t)
+		obj.setSole(sole(p.cfg, &c))
+		for _, l := range c.LUNs {
+			k := x.n.disks[l.Disk]
+			if k == nil {
+				continue // its error is in bad
+			}
+			bad.add(obj.mapLUN(l.LUN, k.obj, l.ReadOnly))
+		}
+	}
+	for _, name := range p.grow {
+		k := x.n.disks[name]
+		if err := k.obj.grow(int64(p.cfg.Disk(name).Size)); err != nil {
+			bad.add(place(err, p.cfg, p.cfg.DiskPath(name, "size")))
+		}
+	}
+	if err := bad.err(); err != nil {
+		return err
+	}
+	if err := ids.Commit(); err != nil {
+		return stateError(err)
+	}
+	return nil
+}
+
+func missing(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// place adds where in the file the cause stands.
+func place(err error, c *config.Config, path string) error {
+	var e *Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	if at := c.At(path); at.Line > 0 && at.File != "" {
+		e.Object = at.Where() + ": " + e.Object
+	}
+	return e
+}
+
+func (x *change) open(name string, kept state.Disk, bad *collect) {
+	c := *x.plan.cfg.Disk(name)
+	id := identity(&c, kept)
+	obj, err := x.d.eng.openDisk(&c, id, x.wait)
+	if err != nil {
+		bad.add(place(err, x.plan.cfg, x.plan.cfg.DiskPath(name, "store")))
+		return
+	}
+	k := &disk{cfg: c, id: id, obj: obj}
+	x.newDisks = append(x.newDisks, k)
+	x.n.disks[name] = k
+}
+
+// reopen closes a disk that no initiator uses and opens it as it is to be. Where
+// the store is another one, the new one is opened first.
+func (x *change) reopen(name string, kept state.Disk, bad *collect) {
+	o := x.plan.old.disks[name]
+	if o.cfg.Path() == "" || o.cfg.Path() != x.plan.cfg.Disk(name).Path() {
+		before := len(bad.es)
+		x.open(name, kept, bad)
+		if len(bad.es) > before {
+			return
+		}
+		x.unmapAll(name)
+		x.remap(name)
+		x.plan.close = append(x.plan.close, name)
+		return
+	}
+	x.unmapAll(name)
+	if err := x.d.closeDisk(o, x.d.opt.DrainTime); err != nil {
+		bad.add(err)
+		x.mapAll(x.plan.old, name, o)
+		return
+	}
+	x.closed = append(x.closed, o)
+	x.open(name, kept, bad)
+	if x.n.disks[name] != o {
+		x.remap(name)
+	}
+}
+
+// kept are the places of a disk in targets that run before and after.
+func (x *change) kept(name string) (out []mapping) {
+	for i := range x.plan.old.cfg.Targets {
+		t := &x.plan.old.cfg.Targets[i]
+		for _, l := range t.LUNs {
+			if l.Disk == name {
+				out = append(out, mapping{t.Name, l})
+			}
+		}
+	}
+	return out
+}
+
+func (x *change) unmapAll(name string) {
+	for _, m := range x.kept(name) {
+		if t := x.plan.old.targets[m.target]; t != nil {
+			if err := t.obj.unmapLUN(m.lun.LUN, x.d.opt.DrainTime); err != nil {
+				x.d.log.Error("removing a LUN", "lun", lunName(m.target, m.lun.LUN), "err", err)
+			}
+		}
+	}
+}
+
+// remap puts the new object of a disk where the old one was. Places that the new
+// configuration does not have are unmapped in publish as any other.
+func (x *change) remap(name string) { x.mapAll(x.plan.old, name, x.n.disks[name]) }
+
+func (x *change) mapAll(g *graph, name string, k *disk) {
+	for _, m := range x.kept(name) {
+		if t := g.targets[m.target]; t != nil {
+			if err := t.obj.mapLUN(m.lun.LUN, k.obj, m.lun.ReadOnly); err != nil {
+				x.d.log.Error("adding a LUN", "lun", lunName(m.target, m.lun.LUN), "err", err)
+			}
+		}
+	}
+}
+
+// undo takes back what prepare did.
+func (x *change) undo() {
+	drain := x.d.opt.DrainTime
+	for _, t := range x.newTargets {
+		for _, l := range t.cfg.LUNs {
+			_ = t.obj.unmapLUN(l.LUN, drain)
+		}
+		t.obj.close()
+	}
+	for _, p := range x.newPortals {
+		_ = p.close()
+	}
+	// A changed disk is put back where it was.
+	for _, k := range x.newDisks {
+		if o := x.plan.old.disks[k.cfg.Name]; o != nil {
+			x.unmapAll(k.cfg.Name)
+			if !slices.Contains(x.closed, o) {
+				x.mapAll(x.plan.old, k.cfg.Name, o)
+			}
+		}
+		if err := k.obj.close(drain); err != nil {
+			x.d.log.Error("closing a disk", "disk", k.cfg.Name, "err", err)
+		}
+	}
+	if len(x.closed) == 0 {
+		return
+	}
+	g := x.plan.old.clone()
+	for _, o := range x.closed {
+		name := o.cfg.Name
+		c := o.cfg
+		obj, err := x.d.eng.openDisk(&c, o.id, time.Second)
+		if err != nil {
+			x.d.log.Error("a disk that a refused configuration changed could not be opened again: it is out of its targets until it is applied anew", "disk", name, "err", err)
+			delete(g.disks, name)
+			continue
+		}
+		k := &disk{cfg: c, id: o.id, obj: obj}
+		g.disks[name] = k
+		x.mapAll(g, name, k)
+	}
+	x.d.cur.Store(g)
+}
+
+// publish makes the change visible. What fails here is a defect or a command that
+// does not end; it is logged, told in the result, and the rest goes on.
+func (x *change) publish() {
+	d, p, drain := x.d, x.plan, x.d.opt.DrainTime
+	trouble := func(object string, err error) {
+		if err != nil {
+			d.log.Error("applying the configuration", "object", object, "err", err)
+			p.warnings = append(p.warnings, object+": "+err.Error())
+		}
+	}
+
+	// What goes.
+	for _, a := range p.removePortals {
+		trouble("portal "+a, x.n.portals[a].close())
+		delete(x.n.portals, a)
+	}
+	for _, name := range slices.Concat(p.removeTargets, p.replaceTargets) {
+		trouble("target "+name, d.closeTarget(p.old.targets[name], drain))
+		delete(x.n.targets, name)
+	}
+	for _, m := range p.unmap {
+		trouble("LUN "+lunName(m.target, m.lun.LUN), p.old.targets[m.target].obj.unmapLUN(m.lun.LUN, drain))
+	}
+
+	// What comes.
+	for _, m := range p.mapIn {
+		// Before the disk is there, for who logs in right now.
+		x.n.targets[m.target].obj.setSole(sole(p.cfg, p.cfg.Target(m.target)))
+	}
+	for _, m := range p.mapIn {
+		trouble("LUN "+lunName(m.target, m.lun.LUN), x.n.targets[m.target].obj.mapLUN(m.lun.LUN, x.n.disks[m.lun.Disk].obj, m.lun.ReadOnly))
+	}
+	for _, t := range x.newTargets {
+		x.n.targets[t.cfg.Name] = t
+		if t.cfg.ISCSI != nil {
+			trouble("target "+t.cfg.Name, t.obj.export())
+		}
+	}
+	for name, t := range x.n.targets {
+		nt := *t
+		nt.cfg = *p.cfg.Target(name)
+		t.obj.setSole(sole(p.cfg, &nt.cfg))
+		x.n.targets[name] = &nt
+	}
+	for name, k := range x.n.disks {
+		if c := p.cfg.Disk(name); c != nil && k.cfg != *c {
+			nk := *k
+			nk.cfg = *c
+			x.n.disks[name] = &nk
+		}
+	}
+	for _, o := range x.newPortals {
+		trouble("portal "+o.addr(), o.start())
+	}
+
+	for _, name := range p.close {
+		if x.n.disks[name] == p.old.disks[name] {
+			delete(x.n.disks, name)
+		}
+	}
+	x.n.revision = p.old.revision + 1
+	x.n.applied = time.Now()
+	d.cur.Store(x.n)
+
+	// Last, what nobody sees any more.
+	for _, name := range p.close {
+		trouble("disk "+name, d.closeDisk(p.old.disks[name], drain))
+	}
+	d.log.Info("configuration applied", "file", x.n.file, "revision", x.n.revision, "changes", len(config.Diff(p.old.cfg, p.cfg)))
+}

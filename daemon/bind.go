@@ -1,0 +1,425 @@
+package daemon
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/vtgt/vtgt/backing"
+	"github.com/vtgt/vtgt/config"
+	"github.com/vtgt/vtgt/daemon/state"
+	"github.com/vtgt/vtgt/internal/loop"
+	"github.com/vtgt/vtgt/internal/slab"
+	"github.com/vtgt/vtgt/iscsi"
+	"github.com/vtgt/vtgt/iscsi/login"
+	"github.com/vtgt/vtgt/scsi"
+)
+
+// What INQUIRY says of every disk (SPC-4 §6.6.2).
+const (
+	vendor   = "VTGT"
+	product  = "VIRTUAL DISK"
+	revision = "0001"
+)
+
+// Protocol identifier and portal group of iSCSI ports (SPC-4 §7.6.1, RFC 7143 §3.5).
+const (
+	protocolISCSI = 5
+	portalGroup   = 1
+)
+
+// core is the engine: one group of loops, one iSCSI server on it.
+type core struct {
+	log   *slog.Logger
+	group *loop.Group
+	srv   *iscsi.Server
+
+	mu    sync.Mutex
+	names map[string]string // target names by iSCSI name
+}
+
+func newEngine(cfg *config.Config, log *slog.Logger) (engine, error) {
+	g, err := loop.NewGroup(loop.Config{Loops: cfg.Loops, Slabs: slab.New(int64(cfg.Memory)), Log: log})
+	if err != nil {
+		return nil, &Error{Code: CodeInternal, Object: "loops", Message: "cannot be started: " + err.Error(), Hint: "look at the limits of processes, threads and open files (ulimit -a)", Err: err}
+	}
+	return &core{
+		log: log, group: g, names: map[string]string{},
+		srv: iscsi.NewServer(iscsi.Config{Group: g, Log: log}),
+	}, nil
+}
+
+// unit is a diskObject.
+type unit struct {
+	name string
+	c    *core
+	st   backing.Store
+	u    *scsi.Unit
+}
+
+func (c *core) openDisk(d *config.Disk, id state.Disk, wait time.Duration) (diskObject, error) {
+	cache, err := backing.ParseCache(string(d.Cache))
+	if err != nil {
+		return nil, &Error{Code: CodeInvalid, Object: "disk " + d.Name, Message: err.Error(), Err: err}
+	}
+	log := c.log.With("disk", d.Name)
+	st, err := backing.Open(d.Store, backing.Options{
+		Size: int64(d.Size), Create: d.Create, ReadOnly: d.ReadOnly, Cache: cache,
+		LockWait: wait, Group: c.group, Log: log,
+	})
+	if err != nil {
+		return nil, storeError(d.Name, err)
+	}
+	info := st.Info()
+	if rest := info.Size % int64(d.BlockSize); rest != 0 {
+		_ = st.Close()
+		return nil, &Error{Code: CodeInvalid, Object: "disk " + d.Name,
+			Message: fmt.Sprintf("%s: its size of %d bytes is not a multiple of the block size %d: the last %d bytes would belong to no block", d.Store, info.Size, d.BlockSize, rest),
+			Hint:    fmt.Sprintf("write another blockSize, or make the store %d bytes longer", int64(d.BlockSize)-rest)}
+	}
+	u, err := scsi.NewUnit(scsi.UnitConfig{
+		Name: d.Name, Vendor: vendor, Product: product, Revision: revision,
+		Serial: id.Serial, NAA: id.NAA64(),
+		BlockSize: d.BlockSize, PhysicalBlockSize: d.PhysicalBlockSize,
+		ReadOnly: d.ReadOnly || info.ReadOnly, Removable: d.Removable,
+		Thin: d.Thin && info.DiscardGranularity > 0,
+		Log:  log,
+	}, st)
+	if err != nil {
+		_ = st.Close()
+		return nil, &Error{Code: CodeInvalid, Object: "disk " + d.Name, Message: strings.TrimPrefix(err.Error(), "disk "+d.Name+": "), Err: err}
+	}
+	return &unit{name: d.Name, c: c, st: st, u: u}, nil
+}
+
+// storeError is what a store's failure is to the user of a disk.
+func storeError(disk string, err error) *Error {
+	e := &Error{Code: CodeInternal, Object: "disk " + disk, Message: err.Error(), Err: err}
+	var oe *backing.OpenError
+	if errors.As(err, &oe) {
+		e.Code = CodeInvalid
+		e.Message, e.Hint = oe.Spec+": "+oe.Problem, oe.Hint
+	}
+	switch {
+	case errors.Is(err, backing.ErrInUse):
+		e.Code = CodeInUse
+	case errors.Is(err, fs.ErrNotExist):
+		e.Code = CodeNotFound
+	case errors.Is(err, fs.ErrPermission):
+		e.Code = CodeDenied
+	case errors.Is(err, backing.ErrNotSupported):
+		e.Code = CodeNotSupported
+	}
+	return e
+}
+
+func (k *unit) status() diskState {
+	c := k.u.Config()
+	s := k.u.Stats()
+	out := diskState{
+		size: k.u.Capacity(), readOnly: c.ReadOnly, thin: c.Thin,
+		stats: UnitStats{
+			Reads: s.Reads, Writes: s.Writes, Others: s.Others, ReadBytes: s.ReadBytes, WrittenBytes: s.WriteBytes,
+			Aborted: s.Aborted, Conflicts: s.Conflicts, InFlight: s.InFlight, Waiting: s.Waiting, Stuck: s.Stuck,
+			Latency: s.Latency[:], LatencySum: s.LatencySum,
+		},
+	}
+	for key, n := range s.Errors {
+		if n == 0 {
+			continue
+		}
+		if out.stats.Errors == nil {
+			out.stats.Errors = map[string]uint64{}
+		}
+		out.stats.Errors[senseKeyName(scsi.SenseKey(key))] += n
+	}
+	return out
+}
+
+// senseKeyName is the name of a sense key as a label.
+func senseKeyName(k scsi.SenseKey) string {
+	names := [16]string{
+		scsi.NoSense: "no-sense", scsi.RecoveredError: "recovered-error", scsi.NotReady: "not-ready", scsi.MediumError: "medium-error",
+		scsi.HardwareError: "hardware-error", scsi.IllegalRequest: "illegal-request", scsi.UnitAttention: "unit-attention",
+		scsi.DataProtect: "data-protect", scsi.BlankCheck: "blank-check", scsi.CopyAborted: "copy-aborted",
+		scsi.AbortedCommand: "aborted-command", scsi.Miscompare: "miscompare", scsi.Completed: "completed",
+	}
+	if n := names[k&0xf]; n != "" {
+		return n
+	}
+	return fmt.Sprintf("%xh", uint8(k))
+}
+
+func (k *unit) grow(size int64) error {
+	if size <= k.st.Info().Size {
+		return nil
+	}
+	if err := k.st.Resize(size); err != nil {
+		return &Error{Code: CodeInvalid, Object: "disk " + k.name, Message: fmt.Sprintf("cannot grow to %s: %v", config.Size(size), err), Hint: "make room, or put the old size back", Err: err}
+	}
+	return nil
+}
+
+// flusher is one Sync of a store from outside a lane.
+type flusher struct {
+	op   backing.Op
+	done chan struct{}
+}
+
+func (f *flusher) OpDone(*backing.Op) { close(f.done) }
+
+func (k *unit) flush(deadline time.Duration) error {
+	if !k.st.Info().Stable {
+		return nil // what is lost at the end anyway
+	}
+	l := k.c.group.Pick()
+	q, err := k.st.Queue(l)
+	if err != nil {
+		return err
+	}
+	f := &flusher{done: make(chan struct{})}
+	f.op.Kind, f.op.Owner = backing.Sync, f
+	closed := make(chan struct{})
+	if !l.Do(func() {
+		if q.Submit(&f.op) {
+			close(f.done)
+		}
+		q.Kick()
+		q.Close(func() { close(closed) })
+	}) {
+		return errors.New("the loop has ended")
+	}
+	t := time.NewTimer(deadline)
+	defer t.Stop()
+	for _, c := range []chan struct{}{f.done, closed} {
+		select {
+		case <-c:
+		case <-t.C:
+			return fmt.Errorf("the store did not flush within %v", deadline.Round(time.Millisecond))
+		}
+	}
+	return f.op.Err
+}
+
+func (k *unit) close(deadline time.Duration) error {
+	end := time.Now().Add(deadline)
+	if n := await(deadline, func(done func(int)) error { k.u.Close(deadline, done); return nil }); n != 0 {
+		return &Error{Code: CodeTimeout, Object: "disk " + k.name, Message: fmt.Sprintf("%d commands did not leave the store within %v", n, deadline.Round(time.Millisecond)),
+			Hint: "look at the device below; the store stays locked until they end"}
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- k.st.Close() }()
+	t := time.NewTimer(max(time.Until(end), 50*time.Millisecond))
+	defer t.Stop()
+	select {
+	case err := <-closed:
+		if err != nil {
+			return storeError(k.name, err)
+		}
+		return nil
+	case <-t.C:
+		return &Error{Code: CodeTimeout, Object: "disk " + k.name, Message: "its store did not close in time", Hint: "look at the device below; the store stays locked until it does"}
+	}
+}
+
+// await turns a call that reports by done into one that waits. It is done's number,
+// or 1 where done did not come although deadline has long passed.
+func await(deadline time.Duration, f func(done func(int)) error) int {
+	ch := make(chan int, 1)
+	if f(func(n int) { ch <- n }) != nil {
+		return 0 // nothing to wait for
+	}
+	t := time.NewTimer(deadline + 500*time.Millisecond)
+	defer t.Stop()
+	select {
+	case n := <-ch:
+		return n
+	case <-t.C:
+		return 1
+	}
+}
+
+// targetUnit is a targetObject.
+type targetUnit struct {
+	c     *core
+	name  string
+	iscsi *config.TargetISCSI
+	tg    *scsi.Target
+	port  *scsi.Port
+	sole  atomic.Bool
+}
+
+func (o *targetUnit) setSole(on bool) { o.sole.Store(on) }
+
+func (c *core) newTarget(t *config.Target, relID uint16) (targetObject, error) {
+	o := &targetUnit{c: c, name: t.Name, iscsi: t.ISCSI, tg: scsi.NewTarget(scsi.TargetConfig{Name: t.Name, Log: c.log.With("target", t.Name)})}
+	if t.ISCSI != nil {
+		o.port = o.tg.NewPort(scsi.PortConfig{
+			RelID: relID, Protocol: protocolISCSI,
+			// The target port's name (RFC 7143 §4.2.7.2, SPC-4 §7.6.4.6).
+			Name:       fmt.Sprintf("%s,t,0x%04x", t.ISCSI.IQN, portalGroup),
+			DeviceName: t.ISCSI.IQN,
+		})
+	}
+	return o, nil
+}
+
+func (o *targetUnit) mapLUN(lun uint16, d diskObject, readOnly bool) error {
+	if err := o.tg.Map(lun, d.(*unit).u, scsi.MapOptions{ReadOnly: readOnly}); err != nil {
+		return &Error{Code: CodeInternal, Object: "LUN " + lunName(o.name, lun), Message: err.Error(), Err: err}
+	}
+	return nil
+}
+
+func (o *targetUnit) unmapLUN(lun uint16, deadline time.Duration) error {
+	if n := await(deadline, func(done func(int)) error { return o.tg.Unmap(lun, deadline, done) }); n != 0 {
+		return &Error{Code: CodeTimeout, Object: "LUN " + lunName(o.name, lun), Message: fmt.Sprintf("%d commands did not leave the store within %v", n, deadline.Round(time.Millisecond)), Hint: "look at the device below the disk"}
+	}
+	return nil
+}
+
+func (o *targetUnit) export() error {
+	err := o.c.srv.AddTarget(iscsi.TargetConfig{Name: o.iscsi.IQN, Alias: o.iscsi.Alias, Target: o.tg, Port: o.port, TPGT: portalGroup, Sole: o.sole.Load})
+	if err != nil {
+		return &Error{Code: CodeInternal, Object: "target " + o.name, Message: err.Error(), Err: err}
+	}
+	o.c.mu.Lock()
+	o.c.names[o.iscsi.IQN] = o.name
+	o.c.mu.Unlock()
+	return nil
+}
+
+func (o *targetUnit) unexport(deadline time.Duration) error {
+	n := await(deadline, func(done func(int)) error { return o.c.srv.RemoveTarget(o.iscsi.IQN, deadline, done) })
+	if n != 0 {
+		return &Error{Code: CodeTimeout, Object: "target " + o.name, Message: fmt.Sprintf("%d sessions did not end within %v", n, deadline.Round(time.Millisecond)), Hint: "look at the devices below its disks"}
+	}
+	return nil
+}
+
+func (o *targetUnit) close() {
+	await(time.Second, func(done func(int)) error { o.tg.Close(time.Second, done); return nil })
+}
+
+// portal is a portalObject: bound first, accepting later.
+type portal struct {
+	c  *core
+	ln net.Listener
+	p  *iscsi.Portal
+}
+
+func (c *core) listen(addr string) (portalObject, error) {
+	ln, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
+	if err == nil {
+		return &portal{c: c, ln: ln}, nil
+	}
+	e := &Error{Code: CodeInvalid, Object: "portal " + addr, Message: err.Error(), Hint: "give it as ADDRESS:PORT", Err: err}
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		_, port, _ := net.SplitHostPort(addr)
+		e.Code, e.Message, e.Hint = CodeInUse, "the port is in use by another program", "stop that program (ss -ltnp 'sport = :"+port+"' shows it), or choose another port"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		e.Code, e.Message, e.Hint = CodeNotFound, "this host does not have the address", "choose one that \"ip address\" shows, or 0.0.0.0 or [::] for all"
+	case errors.Is(err, fs.ErrPermission):
+		e.Code, e.Message, e.Hint = CodeDenied, "the system does not allow this port", "choose a port from 1024 up (iSCSI's is 3260)"
+	}
+	return nil, e
+}
+
+func (p *portal) addr() string { return p.ln.Addr().String() }
+
+func (p *portal) start() (err error) {
+	p.p, err = p.c.srv.Serve(p.ln)
+	return err
+}
+
+func (p *portal) close() error {
+	err := p.ln.Close()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (c *core) sessions() []Session {
+	in := c.srv.Sessions()
+	out := make([]Session, 0, len(in))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range in {
+		s := &in[i]
+		out = append(out, Session{
+			Kind: "iscsi", Target: c.names[s.Target], IQN: s.Target, Initiator: s.Initiator, Alias: s.InitiatorAlias,
+			ISID: hex.EncodeToString(s.ISID[:]), TSIH: s.TSIH, Params: params(&s.Params),
+			Connections: []Connection{{CID: s.CID, Local: s.Portal, Remote: s.Peer, Loop: s.Loop}},
+			Since:       s.Since, Commands: s.Traffic.Commands, BytesIn: s.Traffic.BytesIn, BytesOut: s.Traffic.BytesOut,
+		})
+	}
+	return out
+}
+
+// params are negotiated values under the names and in the words of RFC 7143 §13.
+func params(p *login.Params) map[string]string {
+	yes := func(b bool) string {
+		if b {
+			return "Yes"
+		}
+		return "No"
+	}
+	digest := func(b bool) string {
+		if b {
+			return "CRC32C"
+		}
+		return "None"
+	}
+	return map[string]string{
+		"AuthMethod":                   p.AuthMethod,
+		"HeaderDigest":                 digest(p.HeaderDigest),
+		"DataDigest":                   digest(p.DataDigest),
+		"InitialR2T":                   yes(p.InitialR2T),
+		"ImmediateData":                yes(p.ImmediateData),
+		"MaxRecvDataSegmentLength":     fmt.Sprint(p.MaxRecvDataSegmentLength),
+		"MaxRecvDataSegmentLengthPeer": fmt.Sprint(p.MaxXmitDataSegmentLength),
+		"MaxBurstLength":               fmt.Sprint(p.MaxBurstLength),
+		"FirstBurstLength":             fmt.Sprint(p.FirstBurstLength),
+		"MaxOutstandingR2T":            fmt.Sprint(p.MaxOutstandingR2T),
+		"MaxConnections":               fmt.Sprint(p.MaxConnections),
+		"DefaultTime2Wait":             fmt.Sprint(p.DefaultTime2Wait),
+		"DefaultTime2Retain":           fmt.Sprint(p.DefaultTime2Retain),
+		"ErrorRecoveryLevel":           fmt.Sprint(p.ErrorRecoveryLevel),
+		"DataPDUInOrder":               yes(p.DataPDUInOrder),
+		"DataSequenceInOrder":          yes(p.DataSequenceInOrder),
+	}
+}
+
+func (c *core) traffic() Traffic {
+	s := c.srv.Stats()
+	slabs := c.group.Slabs()
+	return Traffic{
+		Sessions: s.Sessions, Discoveries: s.Discoveries, HalfOpen: s.HalfOpen, Logins: s.Logins,
+		Commands: s.Traffic.Commands, BytesIn: s.Traffic.BytesIn, BytesOut: s.Traffic.BytesOut,
+		PDUsIn: s.Traffic.PDUsIn, PDUsOut: s.Traffic.PDUsOut, Complaints: s.Complaints,
+		MemoryUsed: slabs.Used(), MemoryLimit: slabs.Limit(), Loops: len(c.group.Loops()),
+	}
+}
+
+func (c *core) stop(deadline time.Duration) error {
+	if err := c.srv.Close(deadline); err != nil {
+		return &Error{Code: CodeTimeout, Object: "iscsi", Message: err.Error(), Err: err}
+	}
+	return nil
+}
+
+func (c *core) close() {
+	_ = c.srv.Close(0)
+	c.group.Close()
+}

@@ -1,0 +1,378 @@
+package daemon
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"slices"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vtgt/vtgt/config"
+	"github.com/vtgt/vtgt/daemon/state"
+)
+
+// CloseTime is how long Close may take with sessions open.
+const CloseTime = 5 * time.Second
+
+// Options are what a configuration file does not say. The zero value works.
+type Options struct {
+	// Log gets what an operator should know; nil is silence.
+	Log *slog.Logger
+	// LockWait bounds the wait for stores and the state folder that a
+	// predecessor is about to let go of; 0: 5 s when the daemon starts. It is
+	// never waited while a running daemon applies a configuration.
+	LockWait time.Duration
+	// DrainTime bounds the end of the commands of a LUN, target or disk that
+	// Apply removes; 0: 10 s.
+	DrainTime time.Duration
+}
+
+// Daemon is a running object graph. Its methods may be called from any goroutine.
+type Daemon struct {
+	log     *slog.Logger
+	opt     Options
+	eng     engine
+	st      *state.Dir
+	started time.Time
+
+	write   sync.Mutex // one writer
+	closed  bool       // under write
+	cur     atomic.Pointer[graph]
+	closing atomic.Bool
+}
+
+// New starts a daemon with the configuration in text, which came from file. When
+// it returns an error nothing of it is left.
+func New(file string, text []byte, o Options) (*Daemon, error) {
+	cfg, err := config.Parse(file, text)
+	if err != nil {
+		return nil, AsErrors(err)
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	eng, err := newEngine(cfg, o.Log)
+	if err != nil {
+		return nil, AsErrors(err)
+	}
+	return start(file, text, cfg, eng, o)
+}
+
+// start takes eng over.
+func start(file string, text []byte, cfg *config.Config, eng engine, o Options) (*Daemon, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.LockWait == 0 {
+		o.LockWait = 5 * time.Second
+	}
+	if o.DrainTime == 0 {
+		o.DrainTime = 10 * time.Second
+	}
+	st, err := state.Open(cfg.State, o.LockWait)
+	if err != nil {
+		eng.close()
+		return nil, stateError(err)
+	}
+	d := &Daemon{log: o.Log, opt: o, eng: eng, st: st, started: time.Now()}
+	d.cur.Store(newGraph())
+	d.write.Lock()
+	defer d.write.Unlock()
+	if _, err := d.apply(file, text, cfg, o.LockWait); err != nil {
+		d.closed = true
+		eng.close()
+		_ = st.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func stateError(err error) error {
+	e := &Error{Code: CodeInternal, Message: err.Error(), Err: err}
+	var se *state.Error
+	if errors.As(err, &se) {
+		e.Object, e.Message, e.Hint = "state "+se.Path, se.Msg, se.Hint
+		if se.Err != nil && !errors.Is(err, state.ErrInUse) {
+			e.Message += ": " + cause(se.Err)
+		}
+	}
+	switch {
+	case errors.Is(err, state.ErrInUse):
+		e.Code = CodeInUse
+	case errors.Is(err, os.ErrPermission):
+		e.Code = CodeDenied
+	}
+	return Errors{e}
+}
+
+// cause is an error without the path that its message names anyway.
+func cause(err error) string {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		return pe.Err.Error()
+	}
+	var le *os.LinkError
+	if errors.As(err, &le) {
+		return le.Err.Error()
+	}
+	return err.Error()
+}
+
+// Result is what Apply did, or would do.
+type Result struct {
+	DryRun   bool            `json:"dryRun"`
+	Revision uint64          `json:"revision"`
+	Changes  []config.Change `json:"changes"`
+	Warnings []string        `json:"warnings"`
+}
+
+// Apply makes the daemon serve the configuration in text, which came from file
+// (for messages). What the two configurations have in common is not touched. On an
+// error nothing has changed, except where the error says so. With dryRun it tells
+// what it would do; files and addresses are then not tried.
+func (d *Daemon) Apply(file string, text []byte, dryRun bool) (*Result, error) {
+	cfg, err := config.Parse(file, text)
+	if err != nil {
+		return nil, AsErrors(err)
+	}
+	d.write.Lock()
+	defer d.write.Unlock()
+	if d.closed || d.closing.Load() {
+		return nil, errClosing()
+	}
+	if dryRun {
+		g := d.cur.Load()
+		p, err := makePlan(g, cfg, d.eng.sessions())
+		if err != nil {
+			return nil, err
+		}
+		return result(p, true, g.revision), nil
+	}
+	return d.apply(file, text, cfg, 0)
+}
+
+func errClosing() error {
+	return Errors{{Code: CodeUnavailable, Message: "vtgt is ending", Hint: "try again when it runs again"}}
+}
+
+func result(p *plan, dryRun bool, revision uint64) *Result {
+	r := &Result{DryRun: dryRun, Revision: revision, Changes: config.Diff(p.old.cfg, p.cfg), Warnings: p.warnings}
+	if p.old.revision == 0 {
+		// Settings are not a change from anything.
+		r.Changes = slices.DeleteFunc(r.Changes, func(c config.Change) bool { return c.Kind == "setting" })
+	}
+	if r.Changes == nil {
+		r.Changes = []config.Change{}
+	}
+	if r.Warnings == nil {
+		r.Warnings = []string{}
+	}
+	return r
+}
+
+// Close ends the daemon: no new connections, sessions closed, stores flushed, all
+// released, within CloseTime. The error tells what did not end in time; then its
+// locks are held until the process ends. Close is idempotent.
+func (d *Daemon) Close() error {
+	d.closing.Store(true)
+	deadline := time.Now().Add(CloseTime - 500*time.Millisecond)
+	left := func() time.Duration { return max(time.Until(deadline), 50*time.Millisecond) }
+
+	d.write.Lock()
+	defer d.write.Unlock()
+	if d.closed {
+		return nil
+	}
+	d.closed = true
+	g := d.cur.Load()
+	var bad collect
+	for a, p := range g.portals {
+		if err := p.close(); err != nil {
+			d.log.Warn("closing a portal", "portal", a, "err", err)
+		}
+	}
+	// Half of the time for initiators and their commands, half for the stores.
+	stopping := left() / 2
+	bad.add(d.eng.stop(stopping))
+
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for _, t := range g.targets {
+		wg.Go(func() {
+			err := d.closeTarget(t, min(left(), time.Second))
+			mu.Lock()
+			bad.add(err)
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	stuck := false
+	for _, k := range g.disks {
+		wg.Go(func() {
+			err := d.closeDisk(k, left())
+			mu.Lock()
+			stuck = stuck || err != nil
+			bad.add(err)
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	if !stuck {
+		// With operations still in the kernel the loops must stay.
+		d.eng.close()
+	}
+	bad.add(d.st.Close())
+	return bad.err()
+}
+
+// closeTarget unmaps what is left and frees the target.
+func (d *Daemon) closeTarget(t *target, deadline time.Duration) error {
+	var bad collect
+	if t.cfg.ISCSI != nil {
+		bad.add(t.obj.unexport(deadline))
+	}
+	for _, l := range t.cfg.LUNs {
+		bad.add(t.obj.unmapLUN(l.LUN, deadline))
+	}
+	t.obj.close()
+	return bad.err()
+}
+
+// closeDisk flushes and closes, at most for deadline in all.
+func (d *Daemon) closeDisk(k *disk, deadline time.Duration) error {
+	end := time.Now().Add(deadline)
+	if !k.obj.status().readOnly {
+		// Leave a part of the time for the close itself. What was not
+		// flushed is in the page cache still and was promised to nobody.
+		if err := k.obj.flush(deadline * 3 / 4); err != nil {
+			d.log.Warn("disk was not flushed", "disk", k.cfg.Name, "err", err)
+		}
+	}
+	return k.obj.close(max(time.Until(end), 50*time.Millisecond))
+}
+
+// Status describes the daemon.
+func (d *Daemon) Status() Status {
+	g := d.cur.Load()
+	s := Status{
+		State: "running", PID: os.Getpid(), Started: d.started, Revision: g.revision, Applied: g.applied,
+		ConfigFile: g.file, StateDir: d.st.Path(), Disks: len(g.disks), Targets: len(g.targets), Portals: g.addresses(), Traffic: d.eng.traffic(),
+	}
+	if d.closing.Load() {
+		s.State = "closing"
+	}
+	return s
+}
+
+// addresses are the portals as bound, in the order of the configuration.
+func (g *graph) addresses() []string {
+	out := []string{}
+	for _, a := range g.cfg.ISCSI.Portals {
+		if p, ok := g.portals[a]; ok {
+			out = append(out, p.addr())
+		}
+	}
+	return out
+}
+
+// Config is the configuration in force.
+func (d *Daemon) Config() ConfigText {
+	g := d.cur.Load()
+	return ConfigText{File: g.file, Revision: g.revision, Text: string(g.text)}
+}
+
+// Disks describes the disks in the order of the configuration.
+func (d *Daemon) Disks() []DiskStatus {
+	g := d.cur.Load()
+	out := []DiskStatus{}
+	for i := range g.cfg.Disks {
+		c := &g.cfg.Disks[i]
+		k := g.disks[c.Name]
+		if k == nil {
+			continue
+		}
+		st := k.obj.status()
+		out = append(out, DiskStatus{
+			Name: c.Name, Store: c.Store, Size: st.size, BlockSize: c.BlockSize, PhysicalBlockSize: c.PhysicalBlockSize,
+			Cache: string(c.Cache), Thin: st.thin, ReadOnly: st.readOnly, Shared: c.Shared,
+			Serial: k.id.Serial, NAA: k.id.NAA, LUNs: lunsOf(g.cfg, c.Name), Stats: st.stats,
+		})
+	}
+	return out
+}
+
+// Targets describes the targets in the order of the configuration.
+func (d *Daemon) Targets() []TargetStatus {
+	g := d.cur.Load()
+	count := d.sessionCounts()
+	out := []TargetStatus{}
+	for i := range g.cfg.Targets {
+		c := &g.cfg.Targets[i]
+		t := TargetStatus{Name: c.Name, LUNs: []LUNStatus{}, Sessions: count[c.Name]}
+		if c.ISCSI != nil {
+			t.IQN, t.Alias = c.ISCSI.IQN, c.ISCSI.Alias
+		}
+		for _, l := range c.LUNs {
+			s := LUNStatus{LUN: l.LUN, Disk: l.Disk, ReadOnly: l.ReadOnly}
+			if k := g.disks[l.Disk]; k != nil {
+				st := k.obj.status()
+				s.Size, s.ReadOnly = st.size, l.ReadOnly || st.readOnly
+			}
+			t.LUNs = append(t.LUNs, s)
+		}
+		sort.Slice(t.LUNs, func(i, j int) bool { return t.LUNs[i].LUN < t.LUNs[j].LUN })
+		out = append(out, t)
+	}
+	return out
+}
+
+// Exports describes the exports in the order of the configuration.
+func (d *Daemon) Exports() []ExportStatus {
+	g := d.cur.Load()
+	count := d.sessionCounts()
+	out := []ExportStatus{}
+	for i := range g.cfg.Targets {
+		c := &g.cfg.Targets[i]
+		t := g.targets[c.Name]
+		if c.ISCSI == nil || t == nil {
+			continue
+		}
+		out = append(out, ExportStatus{
+			Kind: "iscsi", Target: c.Name, Name: c.ISCSI.IQN, Addresses: g.addresses(),
+			RelativePort: t.relID, Sessions: count[c.Name],
+		})
+	}
+	return out
+}
+
+// Sessions describes who is logged in, ordered by target and initiator.
+func (d *Daemon) Sessions() []Session {
+	ss := d.eng.sessions()
+	if ss == nil {
+		ss = []Session{}
+	}
+	sort.SliceStable(ss, func(i, j int) bool {
+		a, b := &ss[i], &ss[j]
+		if a.Target != b.Target {
+			return a.Target < b.Target
+		}
+		if a.Initiator != b.Initiator {
+			return a.Initiator < b.Initiator
+		}
+		return a.TSIH < b.TSIH
+	})
+	return ss
+}
+
+func (d *Daemon) sessionCounts() map[string]int {
+	m := map[string]int{}
+	for _, s := range d.eng.sessions() {
+		if !s.Discovery {
+			m[s.Target]++
+		}
+	}
+	return m
+}

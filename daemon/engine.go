@@ -1,0 +1,73 @@
+package daemon
+
+import (
+	"time"
+
+	"github.com/vtgt/vtgt/config"
+	"github.com/vtgt/vtgt/daemon/state"
+)
+
+// engine is what the daemon drives: the loops with the SCSI core and the front
+// ends on them. There is one (see bind.go); the seam is for tests of what happens
+// when a step fails. All methods may sleep.
+type engine interface {
+	// openDisk opens the store of d and puts a unit on it, waiting at most
+	// wait for a lock that a predecessor is about to give up.
+	openDisk(d *config.Disk, id state.Disk, wait time.Duration) (diskObject, error)
+	// newTarget makes a target that nobody can reach yet; relID is the
+	// relative target port identifier of its iSCSI port.
+	newTarget(t *config.Target, relID uint16) (targetObject, error)
+	// listen binds an address; connections are not accepted before start.
+	listen(addr string) (portalObject, error)
+	// sessions are the sessions that exist now.
+	sessions() []Session
+	// traffic are counters of the front ends.
+	traffic() Traffic
+	// stop closes all sessions within deadline.
+	stop(deadline time.Duration) error
+	// close ends the loops; everything else has been closed.
+	close()
+}
+
+// diskObject is an open store with the unit on it.
+type diskObject interface {
+	status() diskState
+	// grow makes the store at least size bytes long.
+	grow(size int64) error
+	// flush makes what was written stable.
+	flush(deadline time.Duration) error
+	// close lets the unit go, then the store. No target maps it any more.
+	close(deadline time.Duration) error
+}
+
+// diskState is what a diskObject knows of itself.
+type diskState struct {
+	size     int64 // bytes
+	readOnly bool
+	thin     bool
+	stats    UnitStats
+}
+
+// targetObject is a SCSI target with its iSCSI port.
+type targetObject interface {
+	mapLUN(lun uint16, d diskObject, readOnly bool) error
+	unmapLUN(lun uint16, deadline time.Duration) error
+	// setSole says whether initiators of one name only may be logged in at a
+	// time, because the target has disks that they may write and that are not
+	// shared.
+	setSole(on bool)
+	// export makes the target reachable by its iSCSI name.
+	export() error
+	// unexport ends its sessions and makes it unreachable.
+	unexport(deadline time.Duration) error
+	// close frees an unexported target without LUNs.
+	close()
+}
+
+// portalObject is a bound listening address.
+type portalObject interface {
+	// addr is the address as bound, with the port that the kernel chose.
+	addr() string
+	start() error
+	close() error
+}

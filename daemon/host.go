@@ -1,0 +1,94 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/vtgt/vtgt/config"
+)
+
+// CheckHost looks whether this host has what c names: files, devices, folders. It
+// opens nothing for writing and takes no locks, so it does not disturb a daemon
+// that serves the same files. The error is an Errors with places in the file.
+func CheckHost(c *config.Config) error {
+	var bad collect
+	type seen struct {
+		fi   os.FileInfo
+		name string
+	}
+	var files []seen
+	for i := range c.Disks {
+		d := &c.Disks[i]
+		p := d.Path()
+		if p == "" {
+			continue
+		}
+		scheme, _ := config.SplitStore(d.Store)
+		fi, err := os.Stat(p)
+		add := func(code Code, msg, hint string) {
+			e := c.At(c.DiskPath(d.Name, "store"))
+			bad.add(&Error{Code: code, Object: e.Where() + ": disk " + d.Name, Message: msg, Hint: hint, Err: err})
+		}
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && scheme == "file" && d.Create:
+			dir := filepath.Dir(p)
+			if di, derr := os.Stat(dir); derr != nil || !di.IsDir() {
+				add(CodeNotFound, "the folder "+dir+" is not there", "make it, or correct the path")
+			}
+			continue
+		case errors.Is(err, fs.ErrNotExist):
+			hint := "correct the path"
+			if scheme == "file" {
+				hint += ", or make it: add create: true and size:, or run: truncate -s 10G " + p
+			}
+			add(CodeNotFound, p+" is not there", hint)
+			continue
+		case errors.Is(err, fs.ErrPermission):
+			add(CodeDenied, p+" cannot be looked at: permission denied", "run as a user that may")
+			continue
+		case err != nil:
+			add(CodeInvalid, p+": "+cause(err), "correct the path")
+			continue
+		}
+		dev := fi.Mode()&os.ModeDevice != 0 && fi.Mode()&os.ModeCharDevice == 0
+		switch {
+		case scheme == "block" && !dev:
+			add(CodeInvalid, p+" is not a block device", "write file:"+p+" for a file")
+			continue
+		case scheme == "file" && dev:
+			add(CodeInvalid, p+" is a block device", "write block:"+p)
+			continue
+		case scheme == "file" && !fi.Mode().IsRegular():
+			add(CodeInvalid, p+" is not a regular file", "name a file")
+			continue
+		}
+		if scheme == "file" {
+			switch n := fi.Size(); {
+			case n < int64(d.Size):
+				add(CodeInvalid, fmt.Sprintf("%s is short: it has %d bytes, size says %s", p, n, d.Size), fmt.Sprintf("run: truncate -s %d %s, or correct size", int64(d.Size), p))
+			case n == 0:
+				add(CodeInvalid, p+" is empty", "run: truncate -s 10G "+p)
+			case n%int64(d.BlockSize) != 0:
+				add(CodeInvalid, fmt.Sprintf("%s has %d bytes, which is not a multiple of the block size %d", p, n, d.BlockSize), fmt.Sprintf("run: truncate -s %%%d %s", d.BlockSize, p))
+			}
+		}
+		for _, o := range files {
+			if os.SameFile(o.fi, fi) || sameDevice(o.fi, fi) {
+				add(CodeInvalid, fmt.Sprintf("%s is the same file as that of disk %s (a link)", p, o.name), "map one disk into both targets instead")
+			}
+		}
+		files = append(files, seen{fi, d.Name})
+	}
+	return bad.err()
+}
+
+// sameDevice: two nodes of one block device.
+func sameDevice(a, b os.FileInfo) bool {
+	x, ok := a.Sys().(*syscall.Stat_t)
+	y, ok2 := b.Sys().(*syscall.Stat_t)
+	return ok && ok2 && a.Mode()&os.ModeDevice != 0 && b.Mode()&os.ModeDevice != 0 && x.Rdev == y.Rdev
+}

@@ -1,0 +1,144 @@
+package daemon
+
+import "time"
+
+// The types below are what the API reports; their JSON names are its version 1.
+
+// UnitStats are the counters of a logical unit since it was made.
+type UnitStats struct {
+	Reads        uint64 `json:"reads"`
+	Writes       uint64 `json:"writes"`
+	Others       uint64 `json:"others"`
+	ReadBytes    uint64 `json:"readBytes"`
+	WrittenBytes uint64 `json:"writtenBytes"`
+	// Errors counts commands that ended with CHECK CONDITION, by sense key
+	// name; keys never seen are absent.
+	Errors    map[string]uint64 `json:"errors,omitempty"`
+	Aborted   uint64            `json:"aborted"`
+	Conflicts uint64            `json:"conflicts"`
+	InFlight  int64             `json:"inFlight"`
+	Waiting   int64             `json:"waiting"`
+	Stuck     int64             `json:"stuck"`
+	// Latency counts commands by the time they took: element i those of
+	// [2^i, 2^(i+1)) ns. LatencySum is the sum of the times in ns.
+	Latency    []uint64 `json:"latency,omitempty"`
+	LatencySum uint64   `json:"latencySum"`
+}
+
+// DiskStatus is a disk.
+type DiskStatus struct {
+	Name              string    `json:"name"`
+	Store             string    `json:"store"`
+	Size              int64     `json:"size"` // bytes
+	BlockSize         int       `json:"blockSize"`
+	PhysicalBlockSize int       `json:"physicalBlockSize"`
+	Cache             string    `json:"cache"`
+	Thin              bool      `json:"thin"`
+	ReadOnly          bool      `json:"readOnly"`
+	Shared            bool      `json:"shared"`
+	Serial            string    `json:"serial"`
+	NAA               string    `json:"naa"`
+	LUNs              []string  `json:"luns"` // TARGET/NUMBER
+	Stats             UnitStats `json:"stats"`
+}
+
+// LUNStatus is a place in a target.
+type LUNStatus struct {
+	LUN      uint16 `json:"lun"`
+	Disk     string `json:"disk"`
+	Size     int64  `json:"size"` // bytes
+	ReadOnly bool   `json:"readOnly"`
+}
+
+// TargetStatus is a target.
+type TargetStatus struct {
+	Name     string      `json:"name"`
+	IQN      string      `json:"iqn,omitempty"`
+	Alias    string      `json:"alias,omitempty"`
+	LUNs     []LUNStatus `json:"luns"`
+	Sessions int         `json:"sessions"`
+}
+
+// ExportStatus is one way to reach a target.
+type ExportStatus struct {
+	Kind   string `json:"kind"` // iscsi
+	Target string `json:"target"`
+	// Name is how initiators call it (the iSCSI name).
+	Name string `json:"name"`
+	// Addresses are those it is reachable at.
+	Addresses []string `json:"addresses"`
+	// RelativePort is the relative target port identifier.
+	RelativePort uint16 `json:"relativePort"`
+	Sessions     int    `json:"sessions"`
+}
+
+// Session is one initiator logged in.
+type Session struct {
+	Kind      string `json:"kind"` // iscsi
+	Discovery bool   `json:"discovery,omitempty"`
+	Target    string `json:"target"`
+	IQN       string `json:"iqn"`
+	Initiator string `json:"initiator"`
+	Alias     string `json:"alias,omitempty"` // the initiator's
+	ISID      string `json:"isid"`
+	TSIH      uint16 `json:"tsih"`
+	// Params are the negotiated values by their key in RFC 7143 §13.
+	// MaxRecvDataSegmentLength is the target's, …Peer the initiator's.
+	Params      map[string]string `json:"params"`
+	Connections []Connection      `json:"connections"`
+	Since       time.Time         `json:"since"`
+	Commands    uint64            `json:"commands"`
+	BytesIn     uint64            `json:"bytesIn"`  // from the initiator
+	BytesOut    uint64            `json:"bytesOut"` // to it
+}
+
+// Connection is one connection of a session.
+type Connection struct {
+	CID    uint16 `json:"cid"`
+	Local  string `json:"local"`
+	Remote string `json:"remote"`
+	Loop   int    `json:"loop"`
+}
+
+// Traffic are the counters of the front ends since the daemon began.
+type Traffic struct {
+	Sessions    int    `json:"sessions"`
+	Discoveries int    `json:"discoveries"`
+	HalfOpen    int    `json:"halfOpen"`
+	Logins      uint64 `json:"logins"`
+	Commands    uint64 `json:"commands"`
+	BytesIn     uint64 `json:"bytesIn"`
+	BytesOut    uint64 `json:"bytesOut"`
+	PDUsIn      uint64 `json:"pdusIn"`
+	PDUsOut     uint64 `json:"pdusOut"`
+	// Complaints counts what peers did against the rules, by kind.
+	Complaints map[string]uint64 `json:"complaints"`
+	// MemoryUsed and MemoryLimit are bytes of payload buffers.
+	MemoryUsed  int64 `json:"memoryUsed"`
+	MemoryLimit int64 `json:"memoryLimit"`
+	Loops       int   `json:"loops"`
+}
+
+// Status is the daemon itself.
+type Status struct {
+	State    string    `json:"state"` // running, closing
+	PID      int       `json:"pid"`
+	Started  time.Time `json:"started"`
+	Revision uint64    `json:"revision"`
+	Applied  time.Time `json:"applied"`
+	// ConfigFile is the file that the present configuration was read from, as
+	// it was named.
+	ConfigFile string   `json:"configFile"`
+	StateDir   string   `json:"stateDir"`
+	Disks      int      `json:"disks"`
+	Targets    int      `json:"targets"`
+	Portals    []string `json:"portals"`
+	Traffic    Traffic  `json:"traffic"`
+}
+
+// ConfigText is the configuration in force, as text.
+type ConfigText struct {
+	File     string `json:"file"`
+	Revision uint64 `json:"revision"`
+	Text     string `json:"text"`
+}

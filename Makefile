@@ -22,7 +22,7 @@ version := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 tools   := $(GO) run ./internal/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help deps toolchain need-go build run test test-unit test-race-short bench-compile race lint fuzz-short soak conformance bench install clean
+.PHONY: help deps toolchain need-go build run test test-unit test-full test-race-short bench-once race lint fuzz-short soak conformance bench install clean
 
 help: ## this list
 	@echo 'vtgt $(version): make TARGET'
@@ -54,18 +54,26 @@ build: need-go ## bin/vtgt: one static binary, version stamped
 run: build ## build, then serve a 1 GiB sparse disk under .vtgt/ on 127.0.0.1 (no root)
 	bin/vtgt run
 
-test: ## everything once, short: lint, unit, race, fuzz, bench compiles, conformance (< 15 min on 2 cores)
+test: ## everything once: lint, unit, clients, race, fuzz, conformance, benchmarks (< 15 min on 2 cores)
 	$(MAKE) lint
 	$(MAKE) test-unit
+	$(MAKE) test-full
 	$(MAKE) test-race-short
 	$(MAKE) fuzz-short FUZZTIME=$(FUZZTIME)
-	$(MAKE) bench-compile
+	$(MAKE) bench-once
 	$(MAKE) conformance
+	$(MAKE) bench BENCHFLAGS=-quick
 	@echo 'make test: all parts passed'
 
 test-unit: need-go ## go test -short, on all cores and with GOMAXPROCS=1 (Go only, < 60 s)
 	$(GO) test -short -timeout 120s ./...
 	GOMAXPROCS=1 $(GO) test -short -timeout 240s -count=1 ./...
+
+test-full: need-go ## every test, also those that drive qemu-img and libiscsi's programs
+	@$(call need,qemu-img,qemu-utils)
+	@$(call need,iscsi-ls,libiscsi-bin)
+	@$(call need,iscsi-test-cu,libiscsi-bin)
+	$(GO) test -timeout 300s ./...
 
 test-race-short: need-go
 	@$(call need,gcc,gcc)
@@ -82,14 +90,14 @@ lint: need-go ## gofmt, go vet and the house rules (floors, unsafe, docs, ...)
 fuzz-short: need-go ## every fuzz target for FUZZTIME (3s) each
 	$(tools)/fuzz -time $(FUZZTIME) ./...
 
-bench-compile: need-go
+bench-once: need-go
 	$(GO) test -short -run '^$$' -bench . -benchtime 1x -timeout 300s ./...
-	$(GO) vet ./internal/tools/bench
 
-soak: need-go ## the long counts: every soak test for SECONDS (60) each, with -race, GOMAXPROCS 1 and 4
+soak: need-go ## the long counts: soak tests for SECONDS (60), -race, GOMAXPROCS 4 and 1; fuzz targets for 60 s each
 	@$(call need,gcc,gcc)
 	CGO_ENABLED=1 GOMAXPROCS=4 VTGT_SCSITEST_SECONDS=$(SECONDS) $(GO) test -race -count=1 -timeout 3600s ./...
 	CGO_ENABLED=1 GOMAXPROCS=1 VTGT_SCSITEST_SECONDS=$(SECONDS) $(GO) test -race -count=1 -timeout 3600s ./...
+	$(MAKE) fuzz-short FUZZTIME=60s
 
 conformance: build ## iscsi-test-cu against bin/vtgt, one process per test (PEER=tgtd: against tgtd)
 	@$(call need,iscsi-test-cu,libiscsi-bin)
@@ -106,8 +114,8 @@ install: build ## the binary, shell completions and man pages below DESTDIR/PREF
 	bin/vtgt completion bash >'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/vtgt'
 	bin/vtgt completion zsh >'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_vtgt'
 	bin/vtgt completion fish >'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vtgt.fish'
-	@for m in docs/man/*.[1-8]; do [ -e "$$m" ] || continue; \
-	  install -D -m 0644 "$$m" '$(DESTDIR)$(PREFIX)'/share/man/man"$${m##*.}"/"$${m##*/}"; done
+	install -d '$(DESTDIR)$(PREFIX)/share/man/man1'
+	bin/vtgt docs man '$(DESTDIR)$(PREFIX)/share/man/man1'
 
 clean: ## bin/ and test caches (not .cache/go, not .vtgt/: those disks are yours)
 	rm -rf bin .cache/test

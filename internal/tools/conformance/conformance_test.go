@@ -24,6 +24,9 @@ func TestJudge(t *testing.T) {
 	}{
 		{"pass", head + "Suite: Read6\n  Test: Simple ...passed" + counts("1", "1", "0"), pass, ""},
 		{"a probe is no skip", "    [SKIPPED] PERSISTENT RESERVE IN is not implemented.\n" + head + "Suite: Read6\n  Test: Simple ...passed" + counts("1", "1", "0"), pass, ""},
+		{"so is one of the tear-down", head + "Suite: Read10\n  Test: Simple ...passed    [SKIPPED] PERSISTENT RESERVE IN is not implemented.\n" + counts("1", "1", "0"), pass, ""},
+		{"a skip and a tear-down", head + "Suite: W\n  Test: S ...    [SKIPPED] W is not implemented.\npassed    [SKIPPED] PERSISTENT RESERVE IN is not implemented.\n" + counts("1", "1", "0"),
+			skip, "W is not implemented."},
 		{"skip counts as passed there", head + "Suite: WriteSame10\n  Test: Unmap ...    [SKIPPED] Logical unit is fully provisioned. Skipping test\npassed" + counts("1", "1", "0"),
 			skip, "Logical unit is fully provisioned. Skipping test"},
 		{"twice the same", head + "Suite: W\n  Test: S ...    [SKIPPED] X is not implemented.\n    [SKIPPED] X is not implemented.\npassed" + counts("1", "1", "0"),
@@ -34,6 +37,8 @@ func TestJudge(t *testing.T) {
 			fail, "1. test_a.c:98 - CU_ASSERT_EQUAL(ret,0); 2. test_a.c:99 - CU_ASSERT_EQUAL(ret,1)"},
 		{"fail beats skip", head + "Suite: W\n  Test: S ...    [SKIPPED] half\nFAILED\n    1. test_a.c:98  - CU_ASSERT_EQUAL(ret,0)" + counts("1", "0", "1"),
 			fail, "1. test_a.c:98 - CU_ASSERT_EQUAL(ret,0)"},
+		{"fail, and a tear-down", head + "Suite: W\n  Test: S ...    [FAILED] wrong\nFAILED\n    1. test_a.c:98  - CU_FAIL(\"[FAILED] wrong\")    [SKIPPED] PERSISTENT RESERVE IN is not implemented.\n" + counts("1", "0", "1"),
+			fail, "wrong"},
 		{"no such test", head + counts("0", "0", "0"), fail, "the client ran no test: Elapsed time = 0.001 seconds"},
 		{"no login", "Failed to connect to target\n", fail, "the client printed no summary: Failed to connect to target"},
 	} {
@@ -62,7 +67,6 @@ func TestMatch(t *testing.T) {
 
 // TestReport: what makes a run fail, and what does not.
 func TestReport(t *testing.T) {
-	a, b := layout{name: "A"}, layout{name: "B"}
 	r := func(v verdict) result { return result{verdict: v, reason: "because"} }
 	for _, c := range []struct {
 		name  string
@@ -81,7 +85,7 @@ func TestReport(t *testing.T) {
 		{"the allowance is for skips only", test{"WriteAtomic16", "VPD"}, map[string]result{"A": r(fail), "B": r(skip)}, true, 1},
 		{"a peer is not judged", test{"Read6", "Simple"}, map[string]result{"A": r(fail)}, false, 0},
 	} {
-		rep := &report{layouts: []layout{a, b}, tests: []test{c.t}, results: map[test]map[string]result{c.t: c.res}, judge: c.judge}
+		rep := &report{layouts: layouts, tests: []test{c.t}, results: map[test]map[string]result{c.t: c.res}, judge: c.judge}
 		var out strings.Builder
 		if got := rep.print(&out, false); got != c.want {
 			t.Errorf("%s: %d against expectation, want %d\n%s", c.name, got, c.want, out.String())

@@ -11,7 +11,6 @@ type allowance struct {
 
 // allowances hold for vtgt with the default suites.
 var allowances = []allowance{
-	{glob: "ReadDefectData*", why: "optional commands (SBC-3 5.17, 5.18) that a target without a medium of its own does not offer"},
 	{glob: "WriteAtomic16", why: "WRITE ATOMIC(16) is not there yet; VPD B0h says so by zero lengths"},
 }
 

@@ -71,9 +71,10 @@ var (
 	assertion = regexp.MustCompile(`^\s*\d+\.\s+\S+\.c:\d+\s+-`)
 )
 
-// judge reads what iscsi-test-cu printed. A [SKIPPED] before the line "Suite:" is only
-// a probe of the program's start; after it, the test gave up, which its summary counts
-// as passed.
+// judge reads what iscsi-test-cu printed. A [SKIPPED] between the line "Test:" and the
+// word "passed" says that the test gave up, which the summary counts as passed. Before
+// and after come the suite's set-up and tear-down, which look for leftover persistent
+// reservations and say [SKIPPED] where the target has none.
 func judge(out string) (verdict, string) {
 	m := summary.FindStringSubmatch(out)
 	if m == nil {
@@ -82,10 +83,13 @@ func judge(out string) (verdict, string) {
 	if m[2] == "0" {
 		return fail, "the client ran no test" + lastLine(out)
 	}
-	_, body, _ := strings.Cut(out, "Suite:")
+	_, body, _ := strings.Cut(out, "  Test:")
 	body, _, _ = strings.Cut(body, "Run Summary:")
 	if m[4] != "0" {
 		return fail, reasons(body, "[FAILED]")
+	}
+	if end := strings.LastIndex(body, "passed"); end >= 0 {
+		body = body[:end]
 	}
 	if strings.Contains(body, "[SKIPPED]") {
 		return skip, reasons(body, "[SKIPPED]")
@@ -109,13 +113,14 @@ func reasons(body, mark string) string {
 	}
 	lines := strings.Split(body, "\n")
 	for _, l := range lines {
-		if _, after, ok := strings.Cut(l, mark); ok {
+		if _, after, ok := strings.Cut(l, mark); ok && !assertion.MatchString(l) {
 			add(after)
 		}
 	}
 	if len(found) == 0 {
 		for _, l := range lines {
 			if assertion.MatchString(l) {
+				l, _, _ = strings.Cut(l, "    [SKIPPED]") // the tear-down's
 				add(l)
 			}
 		}

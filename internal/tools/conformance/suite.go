@@ -15,9 +15,8 @@ type test struct{ suite, name string }
 
 func (t test) String() string { return t.suite + "." + t.name }
 
-// defaults are the suites of a plain disk. The globs take in suites of commands that
-// are optional or come later (ReadDefectData, WriteAtomic16): they run and are
-// reported, see expect.go.
+// defaults are the suites of a plain disk. The globs take in a suite of commands that
+// come later (WriteAtomic16): it runs and is reported, see expect.go.
 var defaults = []string{"Read*", "Write*", "Verify*", "Inquiry", "Mandatory", "ModeSense6",
 	"TestUnitReady", "iSCSIResiduals", "iSCSIcmdsn", "iSCSIdatasn"}
 

@@ -1,12 +1,14 @@
 package peer
 
 import (
+	"context"
 	"fmt"
 	"math/bits"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Tgtd starts a private tgtd over disks, tuned as fast as its iSCSI parameters
@@ -29,7 +31,10 @@ func Tgtd(dir string, disks []Disk) (*Server, error) {
 	control := strconv.Itoa(os.Getpid())
 	s := &Server{Name: "tgtd", Version: "tgtd " + version(daemon, "--version"), addr: addr, lun: 1}
 	adm := func(args ...string) error {
-		out, err := exec.Command(admin, append([]string{"-C", control}, args...)...).CombinedOutput()
+		// tgtadm waits for ever for a tgtd that ended while it asked.
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		defer cancel()
+		out, err := exec.CommandContext(ctx, admin, append([]string{"-C", control}, args...)...).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("tgtadm %s: %w: %s", strings.Join(args, " "), err, out)
 		}
@@ -38,9 +43,11 @@ func Tgtd(dir string, disks []Disk) (*Server, error) {
 	s.stop = func() {
 		// SIGTERM does not end it.
 		for i := range disks {
-			adm("--lld", "iscsi", "--mode", "target", "--op", "delete", "--tid", strconv.Itoa(i+1), "--force")
+			if adm("--lld", "iscsi", "--mode", "target", "--op", "delete", "--tid", strconv.Itoa(i+1), "--force") != nil {
+				break
+			}
 		}
-		if adm("--op", "delete", "--mode", "system") != nil {
+		if adm("--op", "delete", "--mode", "system") != nil && !s.Exited() {
 			s.cmd.Process.Kill()
 		}
 	}

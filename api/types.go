@@ -66,7 +66,7 @@ func httpStatus(c daemon.Code) int {
 		return http.StatusNotFound
 	case daemon.CodeInUse, daemon.CodeBusy, daemon.CodeRestart:
 		return http.StatusConflict
-	case daemon.CodeDenied, daemon.CodeNotAuthorized:
+	case daemon.CodeDenied:
 		return http.StatusForbidden
 	case daemon.CodeTimeout:
 		return http.StatusGatewayTimeout

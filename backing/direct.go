@@ -68,7 +68,7 @@ func (q *fileQueue) startDirect(op *Op) {
 			s.excl.add(op)
 			return
 		}
-		s.counts.bounced.Add(1)
+		s.bounced.Add(1)
 	}
 	if q.l.Ring() == nil {
 		st.phase = phaseWhole

@@ -50,8 +50,7 @@ func TestDirectCounts(t *testing.T) {
 	g := group(t)
 	st := directStore(t, g, 4096)
 	d := driver(t, st, g)
-	big := make([]byte, 3*4096+4096)
-	aligned := big[-uintptrOf(big)&4095:][:2*4096]
+	aligned := backingtest.Page(2 * 4096)
 	for _, c := range []struct {
 		off          int64
 		p            []byte
@@ -65,14 +64,15 @@ func TestDirectCounts(t *testing.T) {
 		{512, aligned[:512], false, 1, 0},
 		{512, aligned[:512], true, 0, 1},
 	} {
-		b0, e0 := backing.Bounced(st), backing.Exclusive(st)
+		before := backing.StatsOf(st)
 		var err error
 		if c.write {
 			err = d.Write(c.off, c.p, 0)
 		} else {
 			err = d.Read(c.off, c.p)
 		}
-		if b, e := backing.Bounced(st)-b0, backing.Exclusive(st)-e0; err != nil || b != c.bounce || e != c.excl {
+		after := backing.StatsOf(st)
+		if b, e := after.Bounced-before.Bounced, after.Exclusive-before.Exclusive; err != nil || b != c.bounce || e != c.excl {
 			t.Errorf("%+d %d bytes write %v: %v, %d bounced, %d exclusive, want %d and %d", c.off, len(c.p), c.write, err, b, e, c.bounce, c.excl)
 		}
 	}

@@ -60,7 +60,7 @@ type fileStore struct {
 	watch   callWatch
 	sync    syncer
 	excl    exclusive
-	counts  counters
+	bounced atomic.Uint64
 
 	mu     sync.Mutex
 	d      *desc
@@ -70,11 +70,6 @@ type fileStore struct {
 	reopen sync.Mutex
 
 	poll poller
-}
-
-// counters of rare things, for tests and metrics.
-type counters struct {
-	bounced atomic.Uint64
 }
 
 func (s *fileStore) now() int64 { return int64(time.Since(s.t0)) }

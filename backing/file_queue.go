@@ -19,7 +19,7 @@ type fileQueue struct {
 	cur      *descRef
 	inflight int
 	closed   bool
-	ended_   bool
+	over     bool
 	closing  atomic.Bool
 	done     func()
 	free     *fileJob
@@ -214,7 +214,7 @@ func (q *fileQueue) finish(op *Op) {
 // switchDesc moves the queue to the store's new description; operations in
 // flight keep the old one open.
 func (q *fileQueue) switchDesc() {
-	if q.ended_ {
+	if q.over {
 		return
 	}
 	old := q.cur
@@ -280,10 +280,10 @@ func (q *fileQueue) Close(done func()) {
 }
 
 func (q *fileQueue) closeIfIdle() {
-	if !q.closed || q.inflight > 0 || q.ended_ {
+	if !q.closed || q.inflight > 0 || q.over {
 		return
 	}
-	q.ended_ = true
+	q.over = true
 	done := q.done
 	q.done = nil
 	q.s.forget(q)

@@ -305,6 +305,7 @@ func TestCancelBehindHungCalls(t *testing.T) {
 		}
 	})
 	early := 0
+	hung := ends[:0:0]
 	for i, e := range ends {
 		select {
 		case <-e:
@@ -313,6 +314,7 @@ func TestCancelBehindHungCalls(t *testing.T) {
 				t.Errorf("operation %d: %v", i, ops[i].Err)
 			}
 		case <-time.After(100 * time.Millisecond):
+			hung = append(hung, e)
 		}
 	}
 	if early != len(ops)-storeJobs {
@@ -334,10 +336,8 @@ func TestCancelBehindHungCalls(t *testing.T) {
 		t.Error(err)
 	}
 	close(hang)
-	for i, e := range ends {
-		if ops[i].Err == nil || len(e) > 0 {
-			<-e
-		}
+	for _, e := range hung {
+		<-e
 	}
 }
 
@@ -387,9 +387,14 @@ func TestSlowCallsLeaveTheLoop(t *testing.T) {
 	if inline() {
 		t.Error("a write ended inline right after calls that slept")
 	}
+	time.Sleep(time.Duration(s.watch.slowUntil.Load() - s.now()))
+	call(sleep) // again, at once
+	if d := time.Duration(s.watch.slowFor.Load()); d != 2*slowMin {
+		t.Errorf("workers for %v after sleeping twice, want %v", d, 2*slowMin)
+	}
 	s.watch.slowUntil.Store(0)
 	if !inline() {
-		t.Error("a write went to a worker though none slept for a second")
+		t.Error("a write went to a worker though the time was over")
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/vtgt/vtgt/internal/sys"
 )
@@ -138,8 +139,21 @@ func permName(p int64) string {
 }
 
 // holders names, as far as /proc shows it, the processes that have the file of
-// st open: "qemu-img (pid 123)". For messages only.
+// st open: "qemu-img (pid 123)". For messages only. It looks for a second at
+// most: some process may have a file open whose server does not answer.
 func holders(st *sys.FileStat) string {
+	found := make(chan string, 1)
+	look := *st
+	go func() { found <- findHolders(&look) }()
+	select {
+	case s := <-found:
+		return s
+	case <-time.After(time.Second):
+		return ""
+	}
+}
+
+func findHolders(st *sys.FileStat) string {
 	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*")
 	var names []string
 	last := ""

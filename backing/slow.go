@@ -10,8 +10,10 @@ import (
 const (
 	// slowCall is how long one inline call may take.
 	slowCall = 200 * time.Microsecond
-	// slowFor is how long workers do a store's calls after one slept that long.
-	slowFor = time.Second
+	// slowMin and slowMax bound how long workers do a store's calls after one
+	// slept that long. It doubles when the first calls after it sleep again.
+	slowMin = 50 * time.Millisecond
+	slowMax = time.Second
 	// suspectFor is how long calls are watched closely after a slow one.
 	suspectFor = 10 * time.Second
 )
@@ -22,10 +24,12 @@ const (
 // thread was preempted, which a worker's would be as well. The count of the
 // thread's voluntary context switches tells, but costs 0.1 us a look: so the
 // first slow call only makes the store suspect, and calls of a suspect are
-// counted.
+// counted. Coming back to Go from a call can be such a switch, too, when all of
+// the program's processors are taken, so one that slept costs little at first.
 type callWatch struct {
 	slowUntil    atomic.Int64 // ns since the store's t0
 	suspectUntil atomic.Int64
+	slowFor      atomic.Int64 // ns, the last time
 }
 
 type watchedCall struct {
@@ -55,6 +59,11 @@ func (c *callWatch) end(s *fileStore, w watchedCall) {
 	}
 	c.suspectUntil.Store(now + int64(suspectFor))
 	if w.switches >= 0 && sys.VoluntarySwitches() != w.switches {
-		c.slowUntil.Store(now + int64(slowFor))
+		d := int64(slowMin)
+		if last := c.slowFor.Load(); now < c.slowUntil.Load()+last {
+			d = min(2*last, int64(slowMax))
+		}
+		c.slowFor.Store(d)
+		c.slowUntil.Store(now + d)
 	}
 }

@@ -20,13 +20,13 @@ func lunName(target string, lun uint16) string { return fmt.Sprintf("%s/%d", tar
 // addresses bound, identities stored; (2) disks that must be closed before they
 // can be opened anew, which nobody uses; (3) publication, where nothing is left
 // that fails for a reason from outside. An error in (1) or (2) undoes both.
-func (d *Daemon) apply(file string, text []byte, cfg *config.Config, wait time.Duration) (*Result, error) {
+func (d *Daemon) apply(file string, text []byte, cfg *config.Config, locks time.Time) (*Result, error) {
 	old := d.cur.Load()
 	p, err := makePlan(old, cfg, d.eng.sessions())
 	if err != nil {
 		return nil, err
 	}
-	x := &change{d: d, plan: p, n: old.clone(), wait: wait}
+	x := &change{d: d, plan: p, n: old.clone(), locks: locks}
 	x.n.cfg, x.n.file, x.n.text = cfg, file, slices.Clone(text)
 	if err := x.prepare(); err != nil {
 		x.undo()
@@ -42,7 +42,8 @@ type change struct {
 	d    *Daemon
 	plan *plan
 	n    *graph // what will be published
-	wait time.Duration
+	// locks is until when locks that somebody else holds are waited for.
+	locks time.Time
 
 	newDisks   []*disk
 	newTargets []*target
@@ -146,7 +147,7 @@ func place(err error, c *config.Config, path string) error {
 func (x *change) open(name string, kept state.Disk, bad *collect) {
 	c := *x.plan.cfg.Disk(name)
 	id := identity(&c, kept)
-	obj, err := x.d.eng.openDisk(&c, id, x.wait)
+	obj, err := x.d.eng.openDisk(&c, id, max(time.Until(x.locks), 0))
 	if err != nil {
 		bad.add(place(err, x.plan.cfg, x.plan.cfg.DiskPath(name, "store")))
 		return

@@ -21,9 +21,10 @@ const CloseTime = 5 * time.Second
 type Options struct {
 	// Log gets what an operator should know; nil is silence.
 	Log *slog.Logger
-	// LockWait bounds the wait for stores and the state folder that a
-	// predecessor is about to let go of; 0: 5 s when the daemon starts. It is
-	// never waited while a running daemon applies a configuration.
+	// LockWait bounds the wait, in all, for the stores and the state folder
+	// that a predecessor is about to let go of when the daemon starts; 0: 5 s,
+	// negative: none. It is never waited while a running daemon applies a
+	// configuration.
 	LockWait time.Duration
 	// DrainTime bounds the end of the commands of a LUN, target or disk that
 	// Apply removes; 0: 10 s.
@@ -72,7 +73,12 @@ func start(file string, text []byte, cfg *config.Config, eng engine, o Options) 
 	if o.DrainTime == 0 {
 		o.DrainTime = 10 * time.Second
 	}
-	st, err := state.Open(cfg.State, o.LockWait)
+	deadline := time.Now().Add(o.LockWait)
+	st, err := state.Open(cfg.State, 0)
+	if errors.Is(err, state.ErrInUse) && o.LockWait > 0 {
+		o.Log.Info("waiting for another vtgt to end", "state", cfg.State, "atMost", o.LockWait)
+		st, err = state.Open(cfg.State, o.LockWait)
+	}
 	if err != nil {
 		eng.close()
 		return nil, stateError(err)
@@ -81,7 +87,7 @@ func start(file string, text []byte, cfg *config.Config, eng engine, o Options) 
 	d.cur.Store(newGraph())
 	d.write.Lock()
 	defer d.write.Unlock()
-	if _, err := d.apply(file, text, cfg, o.LockWait); err != nil {
+	if _, err := d.apply(file, text, cfg, deadline); err != nil {
 		d.closed = true
 		eng.close()
 		_ = st.Close()
@@ -151,7 +157,7 @@ func (d *Daemon) Apply(file string, text []byte, dryRun bool) (*Result, error) {
 		}
 		return result(p, true, g.revision), nil
 	}
-	return d.apply(file, text, cfg, 0)
+	return d.apply(file, text, cfg, time.Time{})
 }
 
 func errClosing() error {
@@ -181,7 +187,13 @@ func (d *Daemon) Close() error {
 	deadline := time.Now().Add(CloseTime - 500*time.Millisecond)
 	left := func() time.Duration { return max(time.Until(deadline), 50*time.Millisecond) }
 
-	d.write.Lock()
+	// An Apply under way may wait for commands that never end.
+	for !d.write.TryLock() {
+		if time.Now().After(deadline) {
+			return Errors{{Code: CodeTimeout, Message: "a configuration is still being applied", Hint: "look at the devices below the disks that it removes"}}
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 	defer d.write.Unlock()
 	if d.closed {
 		return nil
@@ -340,10 +352,16 @@ func (d *Daemon) Exports() []ExportStatus {
 		if c.ISCSI == nil || t == nil {
 			continue
 		}
-		out = append(out, ExportStatus{
+		e := ExportStatus{
 			Kind: "iscsi", Target: c.Name, Name: c.ISCSI.IQN, Addresses: g.addresses(),
 			RelativePort: t.relID, Sessions: count[c.Name],
-		})
+		}
+		for _, l := range c.LUNs {
+			if k := g.disks[l.Disk]; k != nil {
+				e.Stuck += k.obj.status().stats.Stuck
+			}
+		}
+		out = append(out, e)
 	}
 	return out
 }

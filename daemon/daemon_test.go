@@ -56,7 +56,7 @@ func (w *world) config(body string, portals ...string) []byte {
 
 func (w *world) start(text []byte) *Daemon {
 	w.t.Helper()
-	d, err := New("f.yaml", text, Options{LockWait: time.Nanosecond, DrainTime: 3 * time.Second})
+	d, err := New("f.yaml", text, Options{LockWait: -1, DrainTime: 3 * time.Second})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func (w *world) start(text []byte) *Daemon {
 
 func (w *world) refused(text []byte) Errors {
 	w.t.Helper()
-	d, err := New("f.yaml", text, Options{LockWait: time.Nanosecond})
+	d, err := New("f.yaml", text, Options{LockWait: -1})
 	if err == nil {
 		d.Close()
 		w.t.Fatal("no error")

@@ -12,17 +12,16 @@ type Code string
 
 // The codes.
 const (
-	CodeInvalid       Code = "invalid"        // the configuration or request is wrong
-	CodeNotFound      Code = "not-found"      // a file, object or address is not there
-	CodeInUse         Code = "in-use"         // somebody else has it
-	CodeBusy          Code = "busy"           // initiators use it
-	CodeDenied        Code = "denied"         // the system does not allow it
-	CodeRestart       Code = "restart-needed" // cannot change while the daemon runs
-	CodeTimeout       Code = "timeout"        // did not end in time
-	CodeUnavailable   Code = "unavailable"    // the daemon is ending
-	CodeNotSupported  Code = "not-supported"
-	CodeInternal      Code = "internal"
-	CodeNotAuthorized Code = "not-authorized"
+	CodeInvalid      Code = "invalid"        // the configuration or request is wrong
+	CodeNotFound     Code = "not-found"      // a file, object or address is not there
+	CodeInUse        Code = "in-use"         // somebody else has it
+	CodeBusy         Code = "busy"           // initiators use it
+	CodeDenied       Code = "denied"         // the system does not allow it
+	CodeRestart      Code = "restart-needed" // cannot change while the daemon runs
+	CodeTimeout      Code = "timeout"        // did not end in time
+	CodeUnavailable  Code = "unavailable"    // the daemon is ending
+	CodeNotSupported Code = "not-supported"
+	CodeInternal     Code = "internal"
 )
 
 // Error is a failure for its user: which object, what is wrong, what to do.

@@ -70,6 +70,9 @@ type ExportStatus struct {
 	// RelativePort is the relative target port identifier.
 	RelativePort uint16 `json:"relativePort"`
 	Sessions     int    `json:"sessions"`
+	// Stuck counts aborted commands that the stores of its disks hold beyond
+	// the deadline.
+	Stuck int64 `json:"stuck"`
 }
 
 // Session is one initiator logged in.

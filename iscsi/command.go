@@ -170,7 +170,10 @@ func (c *conn) submit(r *request) {
 	c.sess.pass(r)
 	r.state = stCore
 	t := &r.task
-	t.DataIn, t.DataOut = nil, nil
+	t.DataIn, t.DataOut, t.Offered = nil, nil, 0
+	if r.h.Write() {
+		t.Offered = int64(r.edtl)
+	}
 	if r.dataOut {
 		t.DataOut = r.vec
 	} else if r.dataIn {

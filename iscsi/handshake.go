@@ -23,6 +23,8 @@ type wire struct {
 	dd    bool
 	limit int // of a data segment, bytes
 	out   []byte
+	// headerOnly, where not nil, says that no more than the header is wanted.
+	headerOnly func(h *pdu.BHS) bool
 }
 
 func newWire(nc net.Conn) *wire {
@@ -49,13 +51,16 @@ func (x *wire) need(n int) ([]byte, error) {
 }
 
 // read reads one PDU. data holds until the next read; it is nil, and nothing can be
-// read any more, where the segment is too long.
+// read any more, where the segment is too long or headerOnly says so.
 func (x *wire) read(h *pdu.BHS) (data []byte, err error) {
 	b, err := x.need(pdu.BHSLen)
 	if err != nil {
 		return nil, err
 	}
 	copy(h[:], b)
+	if x.headerOnly != nil && x.headerOnly(h) {
+		return nil, nil
+	}
 	n := pdu.BHSLen + h.AHSLength()
 	if x.hd {
 		n += pdu.DigestLen
@@ -147,6 +152,7 @@ func (s *Server) runLogin(nc net.Conn) error {
 	}
 	m := login.New(cfg)
 	x := newWire(nc)
+	x.headerOnly = m.HeaderOnly
 	fail := func(err error) error {
 		if sess != nil {
 			s.abandon(sess)
@@ -183,6 +189,7 @@ func (s *Server) runLogin(nc net.Conn) error {
 		}
 		break
 	}
+	x.headerOnly = nil
 	p := m.Params()
 	if p.Discovery {
 		s.enterDiscovery(nc)

@@ -16,8 +16,9 @@ func runCompareAndWrite(t *Task) {
 		return
 	}
 	size := int64(n) * bs
-	if bufsLen(t.DataOut) != 2*size {
-		t.check(wrongDataLength)
+	if !t.exactData(2 * size) {
+		// NUMBER OF LOGICAL BLOCKS has one byte: 256 blocks look like none.
+		t.check(InvalidCDBField(13, -1))
 		return
 	}
 	t.Want = 2 * size

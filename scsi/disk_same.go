@@ -27,9 +27,10 @@ func runWriteSame(t *Task) {
 	d.pos = int64(lba) * bs
 	d.end = d.pos + int64(n)*bs
 	d.sync = t.unit.writeThrough() != 0
+	unmap := t.CDB[1]&(1<<3) != 0
 	zero := true
 	if ndob := t.CDB[0] == opWriteSame16 && t.CDB[1]&1 != 0; !ndob {
-		if bufsLen(t.DataOut) != bs {
+		if !t.exactData(bs) {
 			t.check(wrongDataLength)
 			return
 		}
@@ -38,7 +39,7 @@ func runWriteSame(t *Task) {
 		d.data = cursor{}
 		d.data.copyOut(t.DataOut, p)
 		zero = allZero(p)
-		if !zero {
+		if !zero && !unmap {
 			t.fill(p)
 			return
 		}
@@ -47,11 +48,18 @@ func runWriteSame(t *Task) {
 		t.good()
 		return
 	}
-	if t.CDB[1]&(1<<3) != 0 {
+	if unmap {
+		// Whatever the block holds: the initiator asks for what LBPRZ tells it
+		// of deallocated blocks.
 		t.deallocate(d.pos, d.end-d.pos, sameDeallocated)
 		return
 	}
 	t.store(backing.Zero, backing.NoUnmap, d.pos, d.end-d.pos, nil, sameDeallocated)
+}
+
+// exactData reports whether the initiator has n bytes to send and sent them.
+func (t *Task) exactData(n int64) bool {
+	return bufsLen(t.DataOut) == n && t.Offered <= n
 }
 
 // wrongDataLength is for commands that cannot do a part of their work: the

@@ -163,6 +163,11 @@ func (ln *Lane) prepare(t *Task) *command {
 }
 
 // Submit gives t to the core: it is the lane's until FrontEnd.Done.
+//
+// That t.Tag is unique in the nexus is the front end's to see to (iSCSI looks
+// every task tag up anyway, rings have slots): the core has no index of tags, so
+// that a command costs no look-up, and does not report overlapped commands.
+// Where tags do meet, ABORT TASK ends all the tasks that bear it.
 func (ln *Lane) Submit(t *Task) {
 	t.Status, t.Aborted, t.SenseLen, t.InLen, t.Want = StatusGood, false, 0, 0, 0
 	if t.op.Owner == nil {

@@ -34,8 +34,8 @@ const cmdInquire = cmdAnyLUN | cmdKeepUA | cmdImmediate
 //
 // The usage masks say what is looked at. Not in them, so refused: RDPROTECT,
 // WRPROTECT and VRPROTECT (there is no protection information), ANCHOR, and NACA
-// in the CONTROL byte. GROUP NUMBER is in them and has no effect (GROUP_SUP is
-// zero).
+// in the CONTROL byte. GROUP NUMBER (GROUP_SUP is zero) and the obsolete SYNC_NV
+// are in them and have no effect.
 var diskTable = prepared([]diskRow{
 	{command: command{op: 0x00, sa: noSA, name: "TEST UNIT READY",
 		usage:    []byte{0x00, 0, 0, 0, 0, 0},
@@ -89,7 +89,7 @@ var diskTable = prepared([]diskRow{
 		usage:    []byte{0x34, 0x02, 0xff, 0xff, 0xff, 0xff, 0x1f, 0xff, 0xff, 0},
 		conflict: conflictRead, flags: cmdMedium, run: runPreFetch}},
 	{command: command{op: opSyncCache10, sa: noSA, name: "SYNCHRONIZE CACHE(10)",
-		usage:    []byte{0x35, 0x02, 0xff, 0xff, 0xff, 0xff, 0x1f, 0xff, 0xff, 0},
+		usage:    []byte{0x35, 0x06, 0xff, 0xff, 0xff, 0xff, 0x1f, 0xff, 0xff, 0},
 		conflict: conflictWrite, flags: cmdMedium, run: runSyncCache}},
 	{command: command{op: 0x37, sa: noSA, name: "READ DEFECT DATA(10)",
 		usage: []byte{0x37, 0, 0x1f, 0, 0, 0, 0, 0xff, 0xff, 0},
@@ -137,7 +137,7 @@ var diskTable = prepared([]diskRow{
 		usage:    []byte{0x90, 0x02, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x1f, 0},
 		conflict: conflictRead, flags: cmdMedium, run: runPreFetch}},
 	{command: command{op: opSyncCache16, sa: noSA, name: "SYNCHRONIZE CACHE(16)",
-		usage:    []byte{0x91, 0x02, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x1f, 0},
+		usage:    []byte{0x91, 0x06, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x1f, 0},
 		conflict: conflictWrite, flags: cmdMedium, run: runSyncCache}},
 	{command: command{op: opWriteSame16, sa: noSA, name: "WRITE SAME(16)",
 		usage: []byte{0x93, 0x09, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x1f, 0},

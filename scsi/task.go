@@ -25,6 +25,11 @@ type Task struct {
 	// get. The buffers are the front end's; the core and the store use them
 	// only between Submit and Done.
 	DataOut, DataIn [][]byte
+	// Offered is how many bytes the initiator has to send, where that may be
+	// more than the front end fetched into DataOut (what Lane.Lengths said is
+	// enough); less than DataOut holds: DataOut is all. For commands that have
+	// to refuse too much data.
+	Offered int64
 	// Ref is the front end's own: its request, as a rule. The core never looks.
 	Ref any
 

@@ -76,8 +76,8 @@ const (
 	designatorName    = 8
 )
 
-// Designator lengths. Windows' virtio-scsi driver stumbles over long designators
-// (virtio-win issue 1622), so everything stays within 64 bytes with its header,
+// Designator lengths. Windows guests have been seen to hang over designators of 252
+// bytes on virtio-scsi, so everything stays within 64 bytes with its header,
 // except iSCSI names, which may be longer and which RFC 7143 wants there.
 const (
 	maxDesignator     = 60

@@ -21,6 +21,14 @@ func readConfig(cmd *cobra.Command, file string) ([]byte, error) {
 	return config.ReadFile(file)
 }
 
+// absolute is the path of file from the root on: the daemon has another folder.
+func absolute(file string) string {
+	if abs, err := filepath.Abs(file); err == nil {
+		return abs
+	}
+	return file
+}
+
 func newApply(g *globals) *cobra.Command {
 	var file string
 	var dry bool
@@ -43,9 +51,9 @@ given.`,
 			c, ctx, cancel := g.client(cmd)
 			defer cancel()
 			defer c.Close()
-			name := file
-			if abs, err := filepath.Abs(file); err == nil && file != "-" {
-				name = abs
+			name := absolute(file)
+			if file == "-" {
+				name = "stdin"
 			}
 			before, err := c.Config(ctx)
 			if err != nil {
@@ -71,7 +79,7 @@ given.`,
 				fmt.Fprintf(out, "%d changes applied, revision %d\n", len(r.Changes), r.Revision)
 			}
 			if !dry && before.File != name {
-				fmt.Fprintf(cmd.ErrOrStderr(), "note: the daemon had its configuration from %s; copy %s there or it will be forgotten when vtgt starts again\n", before.File, file)
+				fmt.Fprintf(cmd.ErrOrStderr(), "note: the daemon has read its configuration from %s before; copy this one there or it will be forgotten when vtgt starts again\n", before.File)
 			}
 			return nil
 		},

@@ -74,7 +74,7 @@ func TestHeldByQEMU(t *testing.T) {
 	w := newWorld(t)
 	img := filepath.Join(w.dir, "a.img")
 	hold(t, "-f", "raw", img)
-	w.fails([]string{"serve", "--config", w.conf}, "disk a", img, "in use")
+	w.fails(w.now(), "disk a", img, "in use")
 }
 
 func TestQEMURefused(t *testing.T) {
@@ -96,14 +96,12 @@ func TestConvert(t *testing.T) {
 	for _, digest := range []string{"crc32c", "none"} {
 		t.Run(digest, func(t *testing.T) {
 			w := newWorld(t)
+			w.file("a.img", size)
 			w.serve()
 			src, back := filepath.Join(w.dir, "src.img"), filepath.Join(w.dir, "back.img")
 			b := make([]byte, size)
 			rand.Read(b)
 			if err := os.WriteFile(src, b, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Truncate(filepath.Join(w.dir, "a.img"), size); err != nil {
 				t.Fatal(err)
 			}
 			opts := fmt.Sprintf("driver=raw,file.driver=iscsi,file.transport=tcp,file.portal=%s,file.target=%s,file.lun=0,file.header-digest=%s", w.portal, testIQN, digest)

@@ -177,9 +177,9 @@ func tableExports(ctx context.Context, c *api.Client, w io.Writer) error {
 	}
 	var rows [][]string
 	for _, e := range es {
-		rows = append(rows, []string{e.Kind, e.Target, e.Name, strings.Join(e.Addresses, ","), fmt.Sprint(e.RelativePort), fmt.Sprint(e.Sessions)})
+		rows = append(rows, []string{e.Kind, e.Target, e.Name, strings.Join(e.Addresses, ","), fmt.Sprint(e.RelativePort), fmt.Sprint(e.Sessions), fmt.Sprint(e.Stuck)})
 	}
-	return columns(w, "KIND TARGET NAME ADDRESSES PORT SESSIONS", rows)
+	return columns(w, "KIND TARGET NAME ADDRESSES PORT SESSIONS STUCK", rows)
 }
 
 func tableSessions(ctx context.Context, c *api.Client, w io.Writer) error {

@@ -168,7 +168,7 @@ func startDemo(file string, m *demo, log *slog.Logger, port int) (*process, erro
 		if err := demoConfig.Execute(&b, m); err != nil {
 			return nil, err
 		}
-		p, err := startProcess(file, []byte(b.String()), log)
+		p, err := startProcess(file, []byte(b.String()), log, 0)
 		var e *daemon.Error
 		if errors.As(err, &e) && e.Code == daemon.CodeInUse && strings.Contains(e.Object, "portal") {
 			continue // taken in the meantime

@@ -51,6 +51,7 @@ func (l *logFlags) logger(w io.Writer) (*slog.Logger, error) {
 func newServe() *cobra.Command {
 	var file string
 	var demo bool
+	var wait time.Duration
 	var lf logFlags
 	cmd := &cobra.Command{
 		Use:   "serve --config FILE",
@@ -81,7 +82,7 @@ It is ready when it logs "ready" (and tells systemd, for units of Type=notify).`
 			if err != nil {
 				return err
 			}
-			p, err := startProcess(file, text, log)
+			p, err := startProcess(file, text, log, wait)
 			if err != nil {
 				return err
 			}
@@ -91,6 +92,7 @@ It is ready when it logs "ready" (and tells systemd, for units of Type=notify).`
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "the configuration `FILE`")
 	cmd.Flags().BoolVar(&demo, "demo", false, "serve a 1 GiB disk under ./.vtgt, without a configuration")
+	cmd.Flags().DurationVar(&wait, "lock-wait", 5*time.Second, "how long to wait for files that a vtgt which is about to end still holds")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
 	lf.add(cmd)
 	return cmd
@@ -107,12 +109,13 @@ type process struct {
 }
 
 // startProcess starts everything. When it fails nothing is left.
-func startProcess(file string, text []byte, log *slog.Logger) (*process, error) {
+func startProcess(file string, text []byte, log *slog.Logger, wait time.Duration) (*process, error) {
 	cfg, err := config.Parse(file, text)
 	if err != nil {
 		return nil, err
 	}
 	// From here on a signal must not leave files behind.
+	file = absolute(file)
 	p := &process{file: file, log: log, cfg: cfg, signals: make(chan os.Signal, 4)}
 	signal.Notify(p.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	log.Info("vtgt starts", "version", versionText(), "config", file, "pid", os.Getpid())
@@ -122,7 +125,10 @@ func startProcess(file string, text []byte, log *slog.Logger) (*process, error) 
 		signal.Stop(p.signals)
 		return nil, err
 	}
-	p.d, err = daemon.New(file, text, daemon.Options{Log: log})
+	if wait <= 0 {
+		wait = -1 // 0 stands for the default
+	}
+	p.d, err = daemon.New(file, text, daemon.Options{Log: log, LockWait: wait})
 	if err != nil {
 		ln.Close()
 		signal.Stop(p.signals)

@@ -37,9 +37,15 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	os.Chmod(dir, 0o755) // other users run it too
 	binary = filepath.Join(dir, "vtgt")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-X main.version=1.2.3-test", "-o", binary, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	args := []string{"build", "-trimpath", "-ldflags", "-X main.version=1.2.3-test", "-o", binary}
+	cgo := "CGO_ENABLED=0"
+	if raceDetector {
+		args, cgo = append(args, "-race"), "CGO_ENABLED=1"
+	}
+	build := exec.Command("go", append(args, ".")...)
+	build.Env = append(os.Environ(), cgo)
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
 		os.Exit(1)
@@ -153,6 +159,9 @@ func (w *world) fails(args []string, want ...string) {
 	}
 }
 
+// now are the arguments to serve without waiting for locks.
+func (w *world) now() []string { return []string{"serve", "--config", w.conf, "--lock-wait", "0"} }
+
 // server is a running vtgt serve.
 type server struct {
 	t    *testing.T
@@ -262,7 +271,7 @@ func login(t *testing.T, portal, iqn string) *iscsitest.Conn {
 func TestBadInput(t *testing.T) {
 	w := newWorld(t)
 	good, _ := os.ReadFile(w.conf)
-	serve := []string{"serve", "--config", w.conf}
+	serve := w.now()
 	check := []string{"check", "-f", w.conf}
 	for _, tc := range []struct {
 		name     string
@@ -310,7 +319,7 @@ func TestPortInUse(t *testing.T) {
 	}
 	defer ln.Close()
 	_, port, _ := net.SplitHostPort(w.portal)
-	w.fails([]string{"serve", "--config", w.conf}, "portal "+w.portal, "the port is in use by another program", "sport = :"+port)
+	w.fails(w.now(), "portal "+w.portal, "the port is in use by another program", "sport = :"+port)
 	// The file was let go of.
 	w.replace(w.portal, "127.0.0.1:0")
 	w.serve().stop()
@@ -382,13 +391,13 @@ func TestServeGetApply(t *testing.T) {
 
 	// A second daemon: refused by the socket; with a socket of its own by the
 	// state; with a state of its own by the port and the file, both named.
-	w.fails([]string{"serve", "--config", w.conf}, "another vtgt answers there")
+	w.fails(w.now(), "another vtgt answers there")
 	w2 := *w
 	w2.conf = filepath.Join(w.dir, "two.yaml")
 	w2.write(strings.Replace(string(text), "api.sock", "api2.sock", 1))
-	w2.fails([]string{"serve", "--config", w2.conf}, "another vtgt (process "+strconv.Itoa(s.cmd.Process.Pid)+") has this state folder")
+	w2.fails(w2.now(), "another vtgt (process "+strconv.Itoa(s.cmd.Process.Pid)+") has this state folder")
 	w2.replace("/state", "/state2")
-	w2.fails([]string{"serve", "--config", w2.conf}, "disk a", w.dir+"/a.img", "in use", "portal "+w.portal)
+	w2.fails(w2.now(), "disk a", w.dir+"/a.img", "in use", "portal "+w.portal)
 
 	// apply
 	w.replace("targets:", "  - {name: b, store: \"mem:\", size: 1MiB}\ntargets:")
@@ -482,6 +491,67 @@ func TestJSONLog(t *testing.T) {
 	w := newWorld(t)
 	w.replace("a.img", "none.img")
 	w.fails([]string{"serve", "--config", w.conf, "--log-format", "json"}, `"msg":"vtgt starts"`)
+}
+
+// nobody is a user without rights, where the tests run as root.
+func nobody(c *exec.Cmd) {
+	if os.Getuid() == 0 {
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+}
+
+func TestUnprivileged(t *testing.T) {
+	w := newWorld(t)
+	os.Chmod(w.dir, 0o555)
+	os.Chmod(w.conf, 0o644)
+	run := func(want ...string) {
+		t.Helper()
+		c := exec.Command(binary, w.now()...)
+		nobody(c)
+		out, err := c.CombinedOutput()
+		if err == nil {
+			t.Errorf("exit 0\n%s", out)
+		}
+		for _, s := range want {
+			if !strings.Contains(string(out), s) {
+				t.Errorf("no %q in\n%s", s, out)
+			}
+		}
+	}
+	run("api socket "+w.socket, "permission denied", "run as root, or name a path in a folder that you may write with api.socket")
+	free, err := os.MkdirTemp("", "vtgt-n-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(free)
+	os.Chmod(free, 0o777)
+	w.replace(w.socket, free+"/s")
+	run("state "+w.dir+"/state", "permission denied", "run as root, or name a folder that you may write with the key state:")
+	w.replace(w.dir+"/state", free+"/state")
+	run("disk a", w.dir+"/a.img", "permission denied")
+	if es, _ := os.ReadDir(free); len(es) != 1 { // the state folder
+		t.Errorf("left: %v", es)
+	}
+
+	// make run needs no rights.
+	s := start(t, nil, "run", "--dir", free+"/demo", "--size", "1MiB")
+	s.stop()
+	c := exec.Command(binary, "run", "--dir", free+"/demo2", "--size", "1MiB")
+	nobody(c)
+	var out, errOut bytes.Buffer
+	c.Stdout, c.Stderr = &out, &errOut
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if _, _, code := command(t, []string{"VTGT_SOCKET=" + free + "/demo2/vtgt.sock"}, binary, "get", "status"); code == 0 {
+			break
+		}
+	}
+	c.Process.Signal(syscall.SIGTERM)
+	if err := c.Wait(); err != nil || !strings.Contains(out.String(), "iscsiadm") {
+		t.Errorf("%v\n%s%s", err, out.String(), errOut.String())
+	}
 }
 
 func TestRun(t *testing.T) {

@@ -197,9 +197,6 @@ func SeekData(fd int, off int64) (int64, error) { return unix.Seek(fd, off, unix
 // file counts as one).
 func SeekHole(fd int, off int64) (int64, error) { return unix.Seek(fd, off, unix.SEEK_HOLE) }
 
-// SeekEnd gives the size of fd in bytes, for block devices too.
-func SeekEnd(fd int) (int64, error) { return unix.Seek(fd, 0, unix.SEEK_END) }
-
 // IsNotSupported reports the errno values by which kernels say that an operation
 // does not exist for this file.
 func IsNotSupported(err error) bool {

@@ -92,7 +92,3 @@ func sysfsInt(path string) int64 {
 
 // BlockDiscard is BLKDISCARD: the contents of the range are undefined afterwards.
 func BlockDiscard(fd int, off, n int64) error { return ioctlRange(fd, unix.BLKDISCARD, off, n) }
-
-// BlockZero is BLKZEROOUT: the range reads zero afterwards and stays allocated;
-// the kernel writes zeros where the device cannot do better.
-func BlockZero(fd int, off, n int64) error { return ioctlRange(fd, unix.BLKZEROOUT, off, n) }

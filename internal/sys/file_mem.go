@@ -19,7 +19,7 @@ func MapReserve(n int) ([]byte, error) {
 // MapAllow makes page-aligned b, part of a MapReserve, readable and writable.
 func MapAllow(b []byte) error { return unix.Mprotect(b, unix.PROT_READ|unix.PROT_WRITE) }
 
-// MapDeny takes access to b away again.
+// MapDeny takes access to page-aligned b away again: who touches it faults.
 func MapDeny(b []byte) error { return unix.Mprotect(b, unix.PROT_NONE) }
 
 // MapDrop gives the pages of page-aligned b back; they read zero afterwards.

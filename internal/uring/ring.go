@@ -264,14 +264,16 @@ func (r *Ring) done(slot int32, res int32) {
 // as second result: the kernel takes no requests at the moment and did not wait.
 func (r *Ring) Wait(ns int64) (readable, waited bool) {
 	if r.pollFD >= 0 && !r.armed {
-		if e := r.entry(); e != nil {
-			e.opcode = opPollAdd
-			e.fd = r.pollFD
-			e.opFlags = pollIn
-			e.userData = tagPoll
-			r.tail++
-			r.armed = true
+		e := r.entry()
+		if e == nil {
+			return false, false // to sleep would be to miss the descriptor
 		}
+		e.opcode = opPollAdd
+		e.fd = r.pollFD
+		e.opFlags = pollIn
+		e.userData = tagPoll
+		r.tail++
+		r.armed = true
 	}
 	var arg *sys.UringWaitArg
 	if ns >= 0 {

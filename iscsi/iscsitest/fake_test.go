@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vtgt/vtgt/iscsi/login"
 	"github.com/vtgt/vtgt/iscsi/pdu"
@@ -48,9 +49,13 @@ func (f *fake) serve(nc net.Conn) {
 			if p.TargetName != fakeTarget {
 				return login.TargetInfo{}, pdu.LoginNotFound
 			}
+			if p.TSIH != 0 {
+				return login.TargetInfo{}, pdu.LoginSessionDoesNotExist
+			}
 			return login.TargetInfo{TPGT: 1, Alias: "a disk"}, pdu.LoginSuccess
 		},
 	})
+	k.c.judge, k.c.Timeout = m.HeaderOnly, time.Minute
 	for st := login.More; st == login.More; {
 		p, err := k.c.Recv()
 		if err != nil {
@@ -67,6 +72,7 @@ func (f *fake) serve(nc net.Conn) {
 			return
 		}
 	}
+	k.c.judge = nil
 	k.p = m.Params()
 	k.stat, k.exp = k.p.StatSN, k.p.ExpCmdSN
 	k.c.HeaderDigest, k.c.DataDigest = k.p.HeaderDigest, k.p.DataDigest

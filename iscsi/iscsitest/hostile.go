@@ -446,8 +446,8 @@ func (e *Env) outcome(itt uint32, t *Task, silent bool) (Want, error) {
 	}
 }
 
-// Hostile runs all cases, each in a session of its own, and checks after each one
-// that a bystander's session is unharmed.
+// Hostile runs all cases ([LoginCases], [Cases]), each on a connection of its own, and
+// checks after each one that a bystander's session is unharmed.
 func Hostile(t *testing.T, tg *Target) {
 	by, err := tg.Dial()
 	if err != nil {
@@ -463,9 +463,20 @@ func Hostile(t *testing.T, tg *Target) {
 	if _, err := by.Run(e.TestUnitReady()); err != nil {
 		t.Fatal(err)
 	}
+	type crime struct {
+		name string
+		run  func() error
+	}
+	var crimes []crime
+	for _, cs := range LoginCases() {
+		crimes = append(crimes, crime{"login: " + cs.Name, func() error { return tg.RunLogin(cs) }})
+	}
 	for _, cs := range Cases() {
-		t.Run(strings.ReplaceAll(cs.Name, " ", "-"), func(t *testing.T) {
-			if err := tg.Run(cs); err != nil {
+		crimes = append(crimes, crime{cs.Name, func() error { return tg.Run(cs) }})
+	}
+	for _, cs := range crimes {
+		t.Run(strings.ReplaceAll(cs.name, " ", "-"), func(t *testing.T) {
+			if err := cs.run(); err != nil {
 				t.Errorf("%v", err)
 			}
 			r, err := by.Run(e.TestUnitReady())

@@ -110,7 +110,7 @@ func FuzzTextMachine(f *testing.F) {
 		p := defaults()
 		p.Discovery = discovery
 		x := NewText(TextConfig{Targets: func(p *Params, name string, yield func(TargetRecord) bool) {
-			for range 100 {
+			for range 300 { // longer than one PDU
 				if !yield(TargetRecord{disk, []Portal{{netip.MustParseAddrPort("[::1]:3260"), 1}}}) {
 					return
 				}

@@ -95,7 +95,9 @@ var keys = []key{
 	{name: "ErrorRecoveryLevel", when: inOperational, leading: true,
 		take: lowest(0, 2, func(*Config) uint32 { return 0 },
 			func(p *Params, v uint32) { p.ErrorRecoveryLevel = uint8(v) })},
-	{name: "SessionType", when: inLogin, leading: true, take: takeSessionType},
+	// For the leading connection by the book (§13.21), but saying it again harms
+	// nobody.
+	{name: "SessionType", when: inLogin, take: takeSessionType},
 	{name: "TaskReporting", when: inOperational, leading: true, normal: true,
 		take: choice(func(v string) bool { return v == "RFC3720" })},
 	{name: "iSCSIProtocolLevel", when: inOperational, leading: true, normal: true,
@@ -390,20 +392,24 @@ func takeFirstBurst(n *negotiation, v string) (string, error) {
 	return format(n.p.FirstBurstLength), nil
 }
 
+// rank is the place of a key in the order in which keys are judged.
+func rank(key string) int {
+	switch key {
+	case "SessionType", "InitiatorName", "TargetName":
+		return 0
+	case "FirstBurstLength":
+		return 2
+	}
+	return 1
+}
+
 // inOrder puts the keys that decide how others are judged before them; all others
 // keep their places.
 func inOrder(kvs []pdu.KeyValue) []pdu.KeyValue {
 	out := make([]pdu.KeyValue, 0, len(kvs))
 	for pass := range 3 {
 		for _, kv := range kvs {
-			rank := 1
-			switch kv.Key {
-			case "SessionType", "InitiatorName", "TargetName":
-				rank = 0
-			case "FirstBurstLength":
-				rank = 2
-			}
-			if rank == pass {
+			if rank(kv.Key) == pass {
 				out = append(out, kv)
 			}
 		}

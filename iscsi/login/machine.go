@@ -92,13 +92,19 @@ func (m *Machine) Refuse(h *pdu.BHS, st pdu.LoginStatus, why string) *pdu.BHS {
 	return &m.resp
 }
 
+// HeaderOnly reports whether header h alone ends the login: the caller gives it to
+// Step without waiting for additional headers and data, which a peer that speaks
+// another protocol would never send.
+func (m *Machine) HeaderOnly(h *pdu.BHS) bool {
+	return h.Opcode() != pdu.OpLoginRequest || h.AHSLength() != 0 || h.DataSegmentLength() > MaxLoginSegment
+}
+
 // Step takes one PDU, header h and its data segment without padding, and answers
 // with a Login Response, complete but for digests and padding (there are no digests
 // before full feature phase). The response and its data belong to the machine and
 // hold until the next Step; data may be re-used by the caller when Step returns.
 //
-// The caller must not read data segments longer than [MaxLoginSegment]: it calls
-// Step with a nil data segment then, and Step refuses the login.
+// Where [Machine.HeaderOnly] says so, Step is called with a nil data segment.
 func (m *Machine) Step(h *pdu.BHS, data []byte) (resp *pdu.BHS, text []byte, st State) {
 	if m.ended != More {
 		return nil, nil, Drop
@@ -247,6 +253,13 @@ func (m *Machine) text(kvs []pdu.KeyValue) error {
 	var proofs []pdu.KeyValue // what is for the authentication method
 	var err error
 	for _, kv := range inOrder(kvs) {
+		// Who and where first: a session or target that is not there matters more
+		// than what is wrong with the rest.
+		if !m.named && rank(kv.Key) > 0 {
+			if err := m.identify(); err != nil {
+				return err
+			}
+		}
 		if m.named && (kv.Key == "SessionType" || kv.Key == "TargetName" || kv.Key == "InitiatorName") {
 			return protocolError("key %s does not come in the first Login Request", kv.Key)
 		}

@@ -54,6 +54,8 @@ func TestNormalizeName(t *testing.T) {
 
 func FuzzName(f *testing.F) {
 	f.Add("iqn.2026-11.org.vtgt:vm1")
+	f.Add(strings.Repeat("x", MaxName+1))
+	f.Add(strings.Repeat("Ⱥ", MaxName/2)) // longer in lower case
 	f.Fuzz(func(t *testing.T, s string) {
 		p, perr := PeerName(s)
 		if perr == nil && (p == "" || len(p) > MaxName) {

@@ -132,6 +132,7 @@ func TestValues(t *testing.T) {
 
 func FuzzText(f *testing.F) {
 	f.Add([]byte("InitiatorName=iqn.1994-05.com.redhat:1\x00SessionType=Normal\x00HeaderDigest=CRC32C,None\x00"))
+	f.Add([]byte(strings.Repeat("A=\x00", MaxKeys+1)))
 	f.Add([]byte("MaxBurstLength=0x1000\x00OFMarkInt=1~65535\x00CHAP_C=0bAAAA\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		kvs, err := ParseText(b)

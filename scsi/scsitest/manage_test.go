@@ -77,6 +77,28 @@ func TestAbortTask(t *testing.T) {
 	}
 }
 
+// TestManageOrder: a function affects what was submitted before it and nothing
+// that is submitted after it, even in the same turn of the loop.
+func TestManageOrder(t *testing.T) {
+	h := newHeld(t)
+	before := h.a.Start(scsi.Simple, read(1), nil, 512)
+	h.st.Wait(t, 1)
+	after := &scsi.Task{LUN: h.a.LUN, Tag: 999, CDBLen: 16, DataIn: [][]byte{make([]byte, 512)}}
+	copy(after.CDB[:], read(2))
+	ch := make(chan struct{})
+	m := &scsi.TMF{Func: scsi.AbortTaskSet, LUN: h.a.LUN, Lane: h.a.Lane, Done: func(*scsi.TMF) { close(ch) }}
+	h.a.Lane.Loop().Do(func() {
+		h.a.Nexus.Manage(m)
+		h.a.Lane.Submit(after)
+	})
+	<-ch
+	if e := h.a.Ended(); e != before || !e.Aborted {
+		t.Fatalf("task %d: %v, aborted %v", e.Tag, e.Status, e.Aborted)
+	}
+	goAll(h.st.Wait(t, 1))
+	h.a.want(after)
+}
+
 // TestLUNReset: everybody's tasks go, everybody has a unit attention, a
 // reservation ends, and new tasks wait for the end of the reset.
 func TestLUNReset(t *testing.T) {

@@ -1,0 +1,3 @@
+// Command vtgt is a SCSI target in user space: the daemon and the commands that
+// control it.
+package main

@@ -74,10 +74,10 @@ func (c *conn) intakeCommand(h *pdu.BHS, ahs []byte, dsl int) bool {
 		c.failCommand(r, condUnsolicited)
 	}
 	r.unsolicited = more
-	if r.dataOut && r.room > 0 && (dsl > 0 || more) && (s.starved || !r.alloc()) {
+	if r.dataOut && r.room > 0 && (dsl > 0 || more) && (s.unserved > 0 || !r.alloc()) {
 		// Nothing may wait here for memory that is freed only by data which
 		// come behind this PDU.
-		if c.owed == 0 && !s.starved {
+		if c.owed == 0 && s.unserved == 0 {
 			r.release()
 			c.starve()
 			return false

@@ -163,7 +163,6 @@ func (c *conn) memoryBack() {
 	if c.dead {
 		return
 	}
-	c.sess.starved = false
 	c.sess.deliver()
 	if c.memoryless && !c.dead {
 		c.memoryless = false
@@ -313,7 +312,7 @@ func (n *connTimer) Expired(*loop.Timer) {
 	case c.pinged == 0 && now-c.lastIn > int64(l.PingInterval):
 		c.ping(now)
 	}
-	if p := c.traffic.bytesIn + c.traffic.bytesOut; p != c.progress || c.owed == 0 && !c.sess.starved && !c.memoryless && c.s0 == c.s1 || c.inCore > 0 {
+	if p := c.traffic.bytesIn + c.traffic.bytesOut; p != c.progress || c.owed == 0 && c.sess.unserved == 0 && !c.memoryless && c.s0 == c.s1 || c.inCore > 0 {
 		c.progress, c.stalledAt = p, 0
 	} else if c.stalledAt == 0 {
 		c.stalledAt = now

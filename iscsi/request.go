@@ -63,8 +63,8 @@ type request struct {
 	full bool
 	// unsolicited: Data-Out without R2T is still to come.
 	unsolicited bool
-	// owed: counted in conn.owed.
-	owed bool
+	// owed: counted in conn.owed. unserved: counted in session.unserved.
+	owed, unserved bool
 	// failed: fail is how the command ends when all data have come.
 	failed  bool
 	made    bool // every PDU of the answer was made
@@ -112,7 +112,7 @@ func (r *request) recycle() {
 	r.c, r.next, r.chain = nil, nil, nil
 	r.state = stArriving
 	r.counted, r.tagged, r.immediate, r.dataIn, r.dataOut, r.full = false, false, false, false, false, false
-	r.unsolicited, r.owed, r.failed, r.made, r.flushed = false, false, false, false, false
+	r.unsolicited, r.owed, r.unserved, r.failed, r.made, r.flushed = false, false, false, false, false, false
 	r.edtl, r.bidi, r.room, r.got, r.dataSN = 0, 0, 0, 0, 0
 	r.r2tBase, r.r2tSent, r.r2tDone, r.r2tTag = 0, 0, 0, 0
 	r.sent, r.inflight = 0, 0
@@ -142,6 +142,30 @@ func (r *request) alloc() bool {
 		r.held += int64(cap(b.B))
 		s.memory += int64(cap(b.B))
 		left -= n
+	}
+	return true
+}
+
+// serve gets the memory that r needs in its turn; false: it goes without for now, and
+// so do all that come after it.
+//
+// Memory is given in CmdSN order: what a later command holds could be freed only when
+// the earlier one, which waits for it, has run.
+func (r *request) serve() bool {
+	s := r.c.sess
+	if r.failed || r.full || r.room == 0 || len(r.bufs) > 0 {
+		return true
+	}
+	if !r.unserved && s.unserved > 0 || !r.alloc() {
+		if !r.unserved {
+			r.unserved = true
+			s.unserved++
+		}
+		return false
+	}
+	if r.unserved {
+		r.unserved = false
+		s.unserved--
 	}
 	return true
 }
@@ -200,6 +224,11 @@ func (r *request) retire() {
 func (r *request) release() {
 	c := r.c
 	r.retire()
+	c.settle(r)
+	if r.unserved {
+		r.unserved = false
+		c.sess.unserved--
+	}
 	if r.immediate {
 		r.immediate = false
 		c.sess.immediates--

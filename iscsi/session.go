@@ -59,7 +59,7 @@ type session struct {
 	// barrier is a delivered ORDERED command that waits for data: nothing may
 	// be delivered before the core has it.
 	barrier    *request
-	starved    bool // the next command waits for memory
+	unserved   int // held commands that wait for memory
 	immediates int
 	memory     int64 // payload buffers, bytes
 
@@ -206,6 +206,9 @@ func (s *session) enter(r *request) {
 	}
 	r.state = stHeld
 	r.counted = true
+	if r.kind == kindCommand {
+		r.serve()
+	}
 	s.hold(r.h.CmdSN(), r)
 	s.deliver()
 }
@@ -251,8 +254,7 @@ func (s *session) mayStart(r *request) bool {
 			return false
 		}
 	}
-	if !r.failed && !r.full && !r.alloc() {
-		s.starved = true
+	if !r.serve() {
 		s.sh.await(r.c)
 		return false
 	}

@@ -1,0 +1,250 @@
+package iscsi
+
+import (
+	"io"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vtgt/vtgt/internal/loop"
+	"github.com/vtgt/vtgt/internal/slab"
+	"github.com/vtgt/vtgt/internal/sys"
+	"github.com/vtgt/vtgt/iscsi/iscsitest"
+	"github.com/vtgt/vtgt/iscsi/login"
+	"github.com/vtgt/vtgt/iscsi/pdu"
+	"github.com/vtgt/vtgt/scsi"
+)
+
+// stream is an endpoint that plays a peer's bytes in pieces and takes what comes in
+// bites, now and then nothing.
+type stream struct {
+	in     []byte
+	piece  int
+	sent   int
+	turn   int
+	closed bool
+	ev     loop.Events
+}
+
+func (s *stream) open(_ *loop.Loop, ev loop.Events, _ loop.ReadyHandler) error {
+	s.ev = ev
+	return nil
+}
+func (s *stream) want(ev loop.Events) { s.ev = ev }
+func (s *stream) close()              { s.closed = true }
+
+func (s *stream) recv(v *sys.SockVec) (int, error) {
+	if s.turn++; s.turn%3 == 0 {
+		return 0, syscall.EAGAIN
+	}
+	if len(s.in) == 0 {
+		return 0, io.EOF
+	}
+	n := v.CopyIn(s.in[:min(len(s.in), s.piece)])
+	s.in = s.in[n:]
+	return n, nil
+}
+
+func (s *stream) send(v *sys.SockVec) (int, error) {
+	if s.turn++; s.turn%5 == 0 {
+		return 0, syscall.EAGAIN
+	}
+	n := min(v.Bytes(), s.piece*3)
+	s.sent += n
+	return n, nil
+}
+
+// fakeCore ends every command at once or, for odd tags, later; in orderly ways and
+// others.
+type fakeCore struct {
+	s     *session
+	later []*scsi.Task
+}
+
+func (f *fakeCore) Lengths(t *scsi.Task) (out, in int64) {
+	n := int64(t.CDB[7])<<16 | int64(t.CDB[8])<<8 | int64(t.CDB[9])
+	switch t.CDB[0] & 3 {
+	case 1:
+		return n, 0
+	case 2:
+		return 0, n
+	}
+	return 0, 0
+}
+
+func (f *fakeCore) Submit(t *scsi.Task) {
+	t.Status, t.Aborted, t.SenseLen, t.InLen, t.Want = 0, false, 0, 0, 0
+	if t.Tag&1 != 0 && len(f.later) < 200 {
+		f.later = append(f.later, t)
+		return
+	}
+	f.end(t)
+}
+
+func (f *fakeCore) end(t *scsi.Task) {
+	out, in := f.Lengths(t)
+	t.Want = out + in
+	for _, b := range t.DataIn {
+		clear(b)
+		t.InLen += int64(len(b))
+	}
+	for _, b := range t.DataOut {
+		_ = b[len(b)-1]
+	}
+	if t.CDB[1]&7 == 1 {
+		t.Status, t.SenseLen = scsi.StatusCheckCondition, 18
+	}
+	t.Aborted = t.CDB[1]&7 == 2
+	f.s.Done(t)
+}
+
+func (f *fakeCore) Kick() {}
+
+func (f *fakeCore) Manage(m *scsi.TMF) {
+	m.Response = scsi.TMComplete
+	for _, t := range f.later {
+		t.Aborted = true
+		f.s.Done(t)
+	}
+	f.later = nil
+	m.Done(m)
+}
+
+func (f *fakeCore) Close(_ time.Duration, done func(int)) {
+	for _, t := range f.later {
+		t.Aborted = true
+		f.s.Done(t)
+	}
+	f.later = nil
+	go done(0)
+}
+
+// FuzzConn feeds bytes to a connection in full feature phase. It must not panic, its
+// memory must stay within bounds, and nothing may be left when it has ended. The
+// first byte chooses what was negotiated, the second how the bytes come.
+func FuzzConn(f *testing.F) {
+	pdus := func(ps ...*iscsitest.PDU) (b []byte) {
+		for i, p := range ps {
+			if p.Opcode() != pdu.OpDataOut {
+				p.SetCmdSN(uint32(1 + i))
+			}
+			b = append(b, iscsitest.Encode(p, false, false, 0)...)
+		}
+		return b
+	}
+	mk := func(op pdu.Opcode, edit func(p *iscsitest.PDU)) *iscsitest.PDU {
+		p := new(iscsitest.PDU)
+		p.Reset(op)
+		p.SetFinal(true)
+		p.SetITT(2)
+		p.SetTTT(pdu.ReservedTag)
+		edit(p)
+		return p
+	}
+	cmd := func(op byte, n int, itt uint32, data int, final bool) *iscsitest.PDU {
+		return mk(pdu.OpSCSICommand, func(p *iscsitest.PDU) {
+			p.SetITT(itt)
+			p.SetFinal(final)
+			p.SetRead(op&3 == 2)
+			p.SetWrite(op&3 == 1)
+			p.SetExpectedDataTransferLength(uint32(n))
+			p.SetCDB([]byte{op, 0, 0, 0, 0, 0, 0, byte(n >> 16), byte(n >> 8), byte(n)})
+			p.Data = make([]byte, data)
+		})
+	}
+	out := func(itt, ttt, off uint32, n int, final bool) *iscsitest.PDU {
+		return mk(pdu.OpDataOut, func(p *iscsitest.PDU) {
+			p.SetITT(itt)
+			p.SetTTT(ttt)
+			p.SetBufferOffset(off)
+			p.SetFinal(final)
+			p.Data = make([]byte, n)
+		})
+	}
+	for _, how := range []string{"\x00\x40", "\x10\xff", "\x03\x11", "\x0c\x30"} {
+		f.Add(append([]byte(how), pdus(cmd(2, 4096, 2, 0, true), cmd(1, 3000, 4, 100, false), out(4, pdu.ReservedTag, 100, 924, true), out(4, 0, 1024, 1976, true))...))
+		f.Add(append([]byte(how), pdus(cmd(1, 3000, 3, 0, true), out(3, 0, 0, 2048, true), out(3, 1, 2048, 952, true),
+			mk(pdu.OpTMFRequest, func(p *iscsitest.PDU) { p.SetFunction(pdu.LogicalReset) }))...))
+		f.Add(append([]byte(how), pdus(
+			mk(pdu.OpNOPOut, func(p *iscsitest.PDU) { p.Data = []byte("hello") }),
+			mk(pdu.OpTextRequest, func(p *iscsitest.PDU) { p.Data = []byte("SendTargets=\x00") }),
+			mk(pdu.OpTMFRequest, func(p *iscsitest.PDU) { p.SetFunction(pdu.AbortTask); p.SetReferencedTaskTag(4) }),
+			mk(pdu.OpSNACK, func(p *iscsitest.PDU) {}),
+			mk(pdu.OpLogoutRequest, func(p *iscsitest.PDU) {}))...))
+		f.Add(append([]byte(how), pdus(cmd(2, 1<<22, 3, 0, true), cmd(2, 1<<22, 5, 0, true), cmd(1, 1<<22, 7, 0, true), cmd(1, 1<<22, 9, 512, true),
+			mk(pdu.OpTMFRequest, func(p *iscsitest.PDU) { p.SetFunction(pdu.AbortTaskSet) }))...))
+	}
+	pool := slab.New(16 << 20)
+	g, err := loop.NewGroup(loop.Config{Loops: 1, Slabs: pool})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(g.Close)
+	srv := NewServer(Config{Group: g, Limits: Limits{Window: 16, SessionMemory: 6 << 20}})
+	core := &fakeCore{}
+	tgt := &target{TargetConfig: TargetConfig{Name: rigTarget}}
+	tgt.attach = func(s *session) error { s.nexus, s.fake = core, core; return nil }
+	if err := srv.addTarget(tgt); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) < 2 || len(b) > 1<<18 {
+			return
+		}
+		p := login.Params{InitiatorName: rigInitiator, TargetName: rigTarget,
+			MaxRecvDataSegmentLength: 65536, MaxXmitDataSegmentLength: 8192, MaxBurstLength: 2048, FirstBurstLength: 1024,
+			MaxOutstandingR2T: 2, ExpCmdSN: 1, StatSN: 1,
+			HeaderDigest: b[0]&1 != 0, DataDigest: b[0]&2 != 0, InitialR2T: b[0]&4 != 0, ImmediateData: b[0]&8 == 0}
+		if b[0]&0x10 != 0 {
+			p.MaxXmitDataSegmentLength, p.MaxBurstLength, p.FirstBurstLength = 1<<20, 1<<20, 65536
+		}
+		ep := &stream{in: append([]byte(nil), b[2:]...), piece: 1 + int(b[1])*16}
+		s, st := srv.admit(&p, SessionInfo{})
+		if st != pdu.LoginSuccess {
+			t.Fatal(st)
+		}
+		core.s, core.later = s, nil
+		if err := s.start(ep, p, nil); err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; ; i++ {
+			dead := false
+			s.l.Do(func() {
+				c := s.c
+				if len(core.later) > 3 && !c.dead {
+					k := core.later[0]
+					core.later = core.later[1:]
+					core.end(k)
+				}
+				if !c.dead {
+					c.ready(ep.ev&loop.In != 0, ep.ev&loop.Out != 0, false)
+				}
+				if c.requests > 16+maxImmediate+64+roundPDUs+2 || s.memory > 12<<20 {
+					t.Errorf("%d requests, %d bytes", c.requests, s.memory)
+				}
+				dead = c.dead
+				if !dead && i > 400 {
+					// It waits for more than will come.
+					c.drop()
+					dead = true
+				}
+			})
+			if dead {
+				break
+			}
+		}
+		select {
+		case <-s.gone:
+		case <-time.After(5 * time.Second):
+			t.Fatal("the session does not end")
+		}
+		s.l.Do(func() {
+			if c := s.c; c.requests != 0 || c.inCore != 0 || c.owed != 0 || s.memory != 0 || !ep.closed {
+				t.Errorf("left behind: %d requests, %d in the core, %d owed, %d bytes", c.requests, c.inCore, c.owed, s.memory)
+			}
+		})
+		if n := pool.Used(); n != 0 {
+			t.Errorf("%d bytes of slabs", n)
+		}
+	})
+}

@@ -90,7 +90,9 @@ func fuzz(t target, each time.Duration) error {
 	// cover a fuzzing run.
 	ctx, cancel := context.WithTimeout(context.Background(), each+5*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.String(), t.pkg)
+	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.String(),
+		// Minimising an interesting input may take longer than the whole run.
+		"-fuzzminimizetime", "20x", t.pkg)
 	// Asked, not killed: go test has children, which would live on.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 20 * time.Second

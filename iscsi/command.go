@@ -190,7 +190,6 @@ func (s *session) Done(t *scsi.Task) {
 	c.inCore--
 	if c.dead {
 		r.release()
-		c.perhapsGone()
 		return
 	}
 	if t.Aborted {

@@ -282,10 +282,6 @@ func (c *conn) drop() {
 	c.sess.closed()
 }
 
-// perhapsGone is called when the core has handed something back to a closed
-// connection. (The session ends when its nexus says so; nothing more to do here.)
-func (c *conn) perhapsGone() {}
-
 const tick = time.Second
 
 // Expired looks after a silent peer and after one that owes.

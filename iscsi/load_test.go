@@ -27,10 +27,12 @@ func (r *rig) session(i int, keys ...pdu.KeyValue) (*iscsitest.Conn, error) {
 	l.ISID = [6]byte{0x80, 0, 0, 1, 0, byte(i)}
 	l.Keys = keys
 	if err := c.Login(l); err != nil {
+		c.Close()
 		return nil, fmt.Errorf("session %d: %w", i, err)
 	}
 	for range 4 {
 		if _, err := c.Run(&iscsitest.Command{CDB: make([]byte, 6)}); err != nil {
+			c.Close()
 			return nil, err
 		}
 	}
@@ -251,9 +253,11 @@ func TestChurnSessions(t *testing.T) {
 	}
 	wg.Wait()
 	eventually(t, "all sessions end", func() bool { return r.srv.Stats().Sessions == 0 })
-	if _, err := r.session(1); err != nil {
-		t.Error(err)
+	c, err := r.session(1)
+	if err != nil {
+		t.Fatal(err)
 	}
+	c.Close()
 }
 
 // ORDERED commands do not pass writes that wait for their data, and are not passed.

@@ -48,7 +48,6 @@ type Server struct {
 	portals     map[*Portal]struct{}
 	targets     map[string]*target
 	sessions    map[sessionKey]*session
-	stuck       int
 	lastTSIH    uint16
 	halfOpen    map[net.Conn]struct{}
 	discoveries map[net.Conn]struct{}

@@ -136,7 +136,6 @@ func tmfDone(m *scsi.TMF) {
 	c.inCore--
 	if c.dead {
 		r.release()
-		c.perhapsGone()
 		return
 	}
 	c.endTMF(r, tmfResponse(m.Response))

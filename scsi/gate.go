@@ -53,6 +53,8 @@ const (
 	// gateBarrier: a barrier operation (task management, resize, removal) is
 	// under way.
 	gateBarrier
+	// gateStop: the unit has stopped, see unit_stop.go.
+	gateStop
 )
 
 // taskState is where a task is between Submit and Done.
@@ -71,6 +73,9 @@ const (
 	stRangeWait
 	// stStore: counted, in the lane's list; Task.op is the store's.
 	stStore
+	// stHeld: counted, in the lane's list; Task.op failed, and the unit stopped
+	// instead of ending the task.
+	stHeld
 )
 
 // taskClass is a task's weight for the scheduler.
@@ -112,6 +117,8 @@ type taskSched struct {
 	slow   bool
 	listed bool // in laneUnit.tasks
 	cancel bool // its store operation is to be cancelled
+	again  bool // was held: goes on by laneUnit.again
+	lossy  bool // held, and its operation must not be repeated
 	head   bool // placed in Unit.heads
 	alone  bool // is Unit.alone
 	slot   int8 // its entry in the range table + 1

@@ -204,6 +204,8 @@ func (u *Unit) scanBarrier(b *barrier, lu *laneUnit) (cancels bool) {
 			u.leaveRange(t)
 			t.sched.state = stReady
 			lu.ready.push(t)
+		case stHeld:
+			lu.unhold(t)
 		case stStore:
 			t.sched.cancel = true
 			cancels = true

@@ -84,6 +84,10 @@ func (lu *laneUnit) begin(t *Task) {
 		lu.lane.end(t)
 		return
 	}
+	if s.again {
+		lu.again(t)
+		return
+	}
 	// A range command that comes up after this look at the gate finds t in the
 	// list with rseq 0: it looks at the list on this very loop.
 	if s.slot == 0 && t.cmd != nil && (t.cmd.flags&cmdRange != 0 || lu.unit.gate.Load()&gateRange != 0) {
@@ -98,7 +102,7 @@ func (lu *laneUnit) begin(t *Task) {
 
 // mayStart reports whether waiting task t may start now.
 func (u *Unit) mayStart(t *Task) bool {
-	if u.holds > 0 {
+	if u.holds > 0 || u.stop.on {
 		return false
 	}
 	switch t.sched.class {
@@ -160,6 +164,9 @@ func (u *Unit) schedule() {
 	if len(u.barriers) != 0 {
 		g |= gateBarrier
 	}
+	if u.stop.on {
+		g |= gateStop
+	}
 	if u.gate.Load() != g {
 		u.gate.Store(g)
 	}
@@ -203,6 +210,7 @@ func (lu *laneUnit) endSlow(t *Task) {
 	case abortGone:
 		t.Aborted, t.Status = false, StatusCheckCondition
 		t.SenseLen = uint8(Sense{Key: IllegalRequest, ASC: ASCLUNNotSupported}.Encode(t.Sense[:], u.dSense.Load()))
+		lu.now.errs[IllegalRequest]++
 	}
 	if t.sched.aborted != notAborted {
 		t.InLen, t.Want = 0, 0
@@ -256,6 +264,9 @@ func (m *laneMail) Handle(*loop.Node) {
 	}
 	u.mu.Lock()
 	lu.posted = false
+	if lu.resume {
+		lu.resumeHeld()
+	}
 	for t := lu.mail.pop(); t != nil; t = lu.mail.pop() {
 		t.sched.state = stReady
 		lu.ready.push(t)

@@ -15,7 +15,7 @@ type Lane struct {
 
 	// The rest belongs to the loop.
 
-	lunMap *lunMap     // the map that byLUN was made from
+	lunMap *lunMap     // the view that byLUN was made from
 	byLUN  []*laneUnit // by LUN number; nil: not looked up yet, or not mapped
 	units  []*laneUnit // all that there are
 	kicks  []*laneUnit // with operations submitted since the last Kick
@@ -28,15 +28,13 @@ type Lane struct {
 // laneUnit is a lane's share of a unit: its queue into the store, its tasks in
 // flight and its counters.
 type laneUnit struct {
-	lane *Lane
-	unit *Unit
-	nu   *nexusUnit
-	// lun and readOnly come from the target's map.
-	lun      uint16
-	readOnly bool
-	kick     bool // in lane.kicks
-	dropped  bool // let go of: no task may start
-	closing  bool // its queue closes
+	lane    *Lane
+	unit    *Unit
+	nu      *nexusUnit
+	lun     uint16 // by the target's map
+	kick    bool   // in lane.kicks
+	dropped bool   // let go of: no task may start
+	closing bool   // its queue closes
 
 	queue backing.Queue // nil until the first operation
 	tasks taskList      // in flight, in order of start
@@ -50,6 +48,8 @@ type laneUnit struct {
 	// Guarded by unit.mu.
 
 	posted bool
+	resume bool // held tasks are to go on
+	held   int  // tasks in stHeld
 	mail   taskQueue
 	scan   uint64     // slots of the range table that ask for a look at tasks
 	asked  []*barrier // barriers that ask for a look at tasks
@@ -90,7 +90,7 @@ func (ln *Lane) lookup(l LUN) *laneUnit {
 	if !ok {
 		return nil
 	}
-	if m := ln.nexus.port.target.lunMap.Load(); m != ln.lunMap {
+	if m := ln.nexus.view.Load(); m != ln.lunMap {
 		ln.newMap(m)
 	}
 	if int(n) < len(ln.byLUN) {
@@ -230,6 +230,12 @@ func (lu *laneUnit) exec(t *Task) {
 		return
 	}
 	if !c.fits(t) {
+		// A write to a disk that takes none is that first of all, whatever
+		// options of the CDB the disk lacks.
+		if c.flags&cmdWrite != 0 && t.readOnly() {
+			t.check(Sense{Key: DataProtect, ASC: ASCWriteProtected})
+			return
+		}
 		t.check(c.misfit(t))
 		return
 	}
@@ -265,7 +271,7 @@ func (lu *laneUnit) mediumReady(t *Task, c *command) bool {
 		t.check(Sense{Key: NotReady, ASC: asc})
 		return false
 	}
-	if c.flags&cmdWrite != 0 && (lu.readOnly || cond&conditionWP != 0) {
+	if c.flags&cmdWrite != 0 && (lu.nu.readOnly.Load() || cond&conditionWP != 0) {
 		t.check(Sense{Key: DataProtect, ASC: ASCWriteProtected})
 		return false
 	}
@@ -283,6 +289,9 @@ func (ln *Lane) run(t *Task, f step) {
 		}
 		ln.stored = nil
 		if !t.lu.start(t) {
+			return
+		}
+		if (t.op.Err != nil || t.op.N != t.op.Len) && t.lu.failed(t) {
 			return
 		}
 		f = t.next
@@ -336,6 +345,9 @@ func (o *opOwner) OpDone(*backing.Op) {
 	}
 	if t.sched.aborted != notAborted {
 		ln.end(t)
+		return
+	}
+	if (t.op.Err != nil || t.op.N != t.op.Len) && t.lu.failed(t) {
 		return
 	}
 	ln.run(t, t.next)

@@ -63,7 +63,7 @@ func newPath(tb testing.TB, spec string, size int64) *path {
 	if p.st, err = backing.Open(spec, backing.Options{Size: size, Create: true, Group: g}); err != nil {
 		tb.Fatal(err)
 	}
-	if p.unit, err = NewUnit(UnitConfig{Name: "d0"}, p.st); err != nil {
+	if p.unit, err = NewUnit(UnitConfig{Name: "d0", Shared: true}, p.st); err != nil {
 		tb.Fatal(err)
 	}
 	p.tg = NewTarget(TargetConfig{Name: "t0"})

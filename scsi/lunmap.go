@@ -4,19 +4,30 @@ import "sort"
 
 // Mapping is one entry of a target's LUN map.
 type Mapping struct {
-	LUN      uint16
-	Unit     *Unit
-	ReadOnly bool // for this target, by MapOptions
+	LUN  uint16
+	Unit *Unit
+	MapOptions
 }
 
 // MapOptions modify a mapping.
 type MapOptions struct {
 	// ReadOnly: initiators of this target may not write.
 	ReadOnly bool
+	// Visible says which initiators see the LUN; nil: all. To the others there
+	// is no unit. It is called now and then with locks held, so it must be
+	// quick, must not call this package, and must give the same answer for the
+	// same name; Target.Remap takes another one.
+	Visible func(InitiatorID) bool
 }
 
-// lunMap is a target's LUN map, sorted by LUN. It never changes: a new one takes
-// its place.
+// seenBy reports whether initiator id sees the mapping.
+func (e *Mapping) seenBy(id InitiatorID) bool { return e.Visible == nil || e.Visible(id) }
+
+// writable reports whether whoever sees the mapping may write.
+func (e *Mapping) writable() bool { return !e.ReadOnly && !e.Unit.conf.ReadOnly }
+
+// lunMap is a target's LUN map, or a nexus's view of it, sorted by LUN. It never
+// changes: a new one takes its place.
 type lunMap struct{ list []Mapping }
 
 // find is the index of lun, or -1.
@@ -50,4 +61,41 @@ func (m *lunMap) without(i int) *lunMap {
 	n := &lunMap{list: make([]Mapping, 0, len(m.list))}
 	n.list = append(append(n.list, m.list[:i]...), m.list[i+1:]...)
 	return n
+}
+
+// changed is a copy of m with other options at entry i.
+func (m *lunMap) changed(i int, o MapOptions) *lunMap {
+	n := &lunMap{list: append([]Mapping(nil), m.list...)}
+	n.list[i].MapOptions = o
+	return n
+}
+
+// view is what initiator id sees of m; m itself where that is all.
+func (m *lunMap) view(id InitiatorID) *lunMap {
+	for i := range m.list {
+		if m.list[i].seenBy(id) {
+			continue
+		}
+		n := &lunMap{list: append([]Mapping(nil), m.list[:i]...)}
+		for _, e := range m.list[i+1:] {
+			if e.seenBy(id) {
+				n.list = append(n.list, e)
+			}
+		}
+		return n
+	}
+	return m
+}
+
+// sameUnits reports whether m and o have the same units under the same numbers.
+func (m *lunMap) sameUnits(o *lunMap) bool {
+	if len(m.list) != len(o.list) {
+		return false
+	}
+	for i := range m.list {
+		if m.list[i].LUN != o.list[i].LUN || m.list[i].Unit != o.list[i].Unit {
+			return false
+		}
+	}
+	return true
 }

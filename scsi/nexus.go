@@ -16,10 +16,17 @@ type Nexus struct {
 	fe   FrontEnd
 
 	closed atomic.Bool // set under mu
+	// view is what the nexus sees of its target's LUN map; written under
+	// Target.mu.
+	view atomic.Pointer[lunMap]
 
 	mu    sync.Mutex // after Target.mu, before Unit.mu
 	lanes []*Lane
 	units map[*Unit]*nexusUnit
+
+	pastMu sync.Mutex // after Unit.mu
+	past   Stats      // of lane shares that are gone
+	gone   atomic.Uint64
 }
 
 // ID names the initiator port.
@@ -47,7 +54,7 @@ func (n *Nexus) connect(ln *Lane, lun uint16) *laneUnit {
 	tg := n.port.target
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
-	m := tg.lunMap.Load()
+	m := n.view.Load()
 	i := m.find(lun)
 	if i < 0 || m != ln.lunMap {
 		// The next lookup sees the new map.
@@ -68,12 +75,13 @@ func (n *Nexus) connect(ln *Lane, lun uint16) *laneUnit {
 	nu := n.units[u]
 	if nu == nil {
 		nu = &nexusUnit{nexus: n, unit: u}
+		nu.readOnly.Store(e.ReadOnly)
 		nu.ua.add(initialUA)
 		nu.judgeConflict()
 		n.units[u] = nu
 		u.nexuses = append(u.nexuses, nu)
 	}
-	lu := &laneUnit{lane: ln, unit: u, nu: nu, lun: lun, readOnly: e.ReadOnly}
+	lu := &laneUnit{lane: ln, unit: u, nu: nu, lun: lun}
 	lu.node.Init((*laneMail)(lu))
 	lu.flush.Init((*laneFlush)(lu))
 	u.lanes = append(u.lanes, lu)
@@ -115,6 +123,10 @@ func (n *Nexus) Close(deadline time.Duration, done func(stuck int)) {
 
 	j := newJoint(done)
 	if !was {
+		// Nobody makes a view or a lane's share for it any more.
+		for _, e := range n.LUNs() {
+			e.Unit.disclaim(n)
+		}
 		for u, nu := range units {
 			j.add(1)
 			u.startBarrier(&barrier{

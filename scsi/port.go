@@ -35,9 +35,29 @@ func (p *Port) Config() PortConfig { return p.conf }
 // Target is the port's target.
 func (p *Port) Target() *Target { return p.target }
 
+// Admits tells whether Attach would make a nexus for id now: nil, or why not. For
+// front ends that have to say so before they attach.
+func (p *Port) Admits(id InitiatorID) error {
+	tg := p.target
+	tg.mu.Lock()
+	defer tg.mu.Unlock()
+	if p.closed || tg.closed {
+		return fmt.Errorf("target %s: %w", tg.conf.Name, ErrClosed)
+	}
+	for _, e := range tg.lunMap.Load().view(id).list {
+		if e.writable() {
+			if err := e.Unit.admits(id); err != nil {
+				return fmt.Errorf("target %s: %w", tg.conf.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
 // Attach makes the nexus of initiator port id. Another one under the same name
 // must have been closed (its Close begun): what the standard calls one I_T nexus
-// is one here.
+// is one here. The error is a *SharingError if the initiator could write a unit
+// that is not shared and that one of another name can write.
 func (p *Port) Attach(id InitiatorID, fe FrontEnd) (*Nexus, error) {
 	tg := p.target
 	tg.mu.Lock()
@@ -51,6 +71,20 @@ func (p *Port) Attach(id InitiatorID, fe FrontEnd) (*Nexus, error) {
 		}
 	}
 	n := &Nexus{port: p, id: id, fe: fe, units: make(map[*Unit]*nexusUnit)}
+	view := tg.lunMap.Load().view(id)
+	for i := range view.list {
+		e := &view.list[i]
+		if !e.writable() {
+			continue
+		}
+		if err := e.Unit.claim([]*Nexus{n}); err != nil {
+			for _, o := range view.list[:i] {
+				o.Unit.disclaim(n)
+			}
+			return nil, fmt.Errorf("target %s: %w", tg.conf.Name, err)
+		}
+	}
+	n.view.Store(view)
 	p.nexuses[n] = struct{}{}
 	return n, nil
 }

@@ -30,7 +30,7 @@ func runReportLUNs(t *Task) {
 	}
 	var list []Mapping
 	if units {
-		list = t.target().LUNs()
+		list = t.nexus().LUNs()
 	}
 	b := t.scratch(8 + 8*(len(list)+1))[:8]
 	clear(b)

@@ -27,9 +27,11 @@ type Stats struct {
 	// LatencySum is the sum of those times in ns.
 	LatencySum uint64
 
-	// InFlight tasks at the moment; Waiting are not enabled, Stuck were
-	// aborted but stay in the store beyond the deadline.
-	InFlight, Waiting, Stuck int64
+	// InFlight tasks at the moment; Waiting are not enabled. Held wait for
+	// Unit.Resume: those that failed, in InFlight too, and all that came later,
+	// in Waiting too. Stuck were aborted but stay in the store beyond the
+	// deadline (of units only).
+	InFlight, Waiting, Held, Stuck int64
 }
 
 // counters is what one lane counts for one unit; only its loop touches it.
@@ -57,10 +59,12 @@ func (lu *laneUnit) account(t *Task) {
 		c.others++
 	case cmd.dir == dirIn:
 		c.reads++
-		c.readBytes += uint64(t.InLen)
+		if t.sched.aborted == notAborted {
+			c.readBytes += uint64(t.InLen)
+		}
 	default:
 		c.writes++
-		if t.Status == StatusGood {
+		if t.Status == StatusGood && t.sched.aborted == notAborted {
 			c.writeBytes += uint64(t.Want)
 		}
 	}
@@ -111,6 +115,7 @@ func (u *Unit) Stats() Stats {
 	for _, lu := range u.lanes {
 		s.add(lu)
 	}
+	s.Held = int64(u.heldLocked())
 	for t := u.waiting.head; t != nil; t = t.sched.qnext {
 		s.Waiting++
 	}
@@ -118,24 +123,44 @@ func (u *Unit) Stats() Stats {
 	return s
 }
 
-// Stats are the counters of the nexus's lanes, as far as they hold on to their
-// units. Any goroutine.
+// Stats are the counters of the nexus, over all units that it has used. Any
+// goroutine.
 func (n *Nexus) Stats() (s Stats) {
+	// A share that goes from its unit to past meanwhile would be missed, and
+	// the sum would be smaller than it was.
+	for range 100 {
+		var more uint64
+		if s, more = n.stats(); more == n.gone.Load() {
+			break
+		}
+	}
+	return s
+}
+
+// stats is one attempt; gone is the number of shares that are in past.
+func (n *Nexus) stats() (s Stats, gone uint64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.pastMu.Lock()
+	s, gone = n.past, n.gone.Load()
+	n.pastMu.Unlock()
 	for u := range n.units {
 		u.mu.Lock()
 		for _, lu := range u.lanes {
 			if lu.lane.nexus == n {
 				s.add(lu)
+				s.Held += int64(lu.held)
 			}
 		}
 		for t := u.waiting.head; t != nil; t = t.sched.qnext {
 			if t.lane.nexus == n {
 				s.Waiting++
+				if u.stop.on {
+					s.Held++
+				}
 			}
 		}
 		u.mu.Unlock()
 	}
-	return s
+	return s, gone
 }

@@ -1,9 +1,6 @@
 package scsi
 
-import (
-	"github.com/vtgt/vtgt/backing"
-	"github.com/vtgt/vtgt/internal/loop"
-)
+import "github.com/vtgt/vtgt/backing"
 
 // MaxCDB is the room for a CDB in a Task, bytes.
 const MaxCDB = 32
@@ -59,7 +56,6 @@ type task struct {
 	unit *Unit     // lu.unit; nil with lu
 	cmd  *command
 	op   backing.Op
-	node loop.Node
 	// next is what happens when op has ended; see Task.store.
 	next step
 	// sched is the scheduler's part (gate, lists), see gate.go.

@@ -64,7 +64,7 @@ func (t *Task) target() *Target { return t.lane.nexus.port.target }
 // readOnly reports whether the nexus may not write: by its LUN map or because of
 // the unit itself (configuration, SWP).
 func (t *Task) readOnly() bool {
-	return t.lu != nil && (t.lu.readOnly || t.unit.writeProtected())
+	return t.lu != nil && (t.lu.nu.readOnly.Load() || t.unit.writeProtected())
 }
 
 // reply copies b to DataIn, cut to the allocation length alloc, and ends the task

@@ -163,7 +163,7 @@ func (m *TMF) start(u *Unit, b barrier) {
 
 // manage starts m. TMComplete: what was started decides.
 func (n *Nexus) manage(m *TMF) TMResponse {
-	luns := n.port.target.LUNs()
+	luns := n.LUNs()
 	switch m.Func {
 	case TargetWarmReset, TargetColdReset:
 		for _, e := range luns {
@@ -188,7 +188,7 @@ func (n *Nexus) manage(m *TMF) TMResponse {
 	if !ok {
 		return TMIncorrectLUN
 	}
-	lm := n.port.target.lunMap.Load()
+	lm := n.view.Load()
 	i := lm.find(num)
 	if i < 0 {
 		return TMNoLUN

@@ -30,6 +30,14 @@ type UnitConfig struct {
 	Thin bool
 	// Removable: the medium is.
 	Removable bool
+	// OnError is the policy to begin with, see Unit.SetOnError.
+	OnError OnError
+	// OnState, when set, hears of every stop at an error and every Resume, in
+	// order, on a goroutine of its own; it may block.
+	OnState func(UnitState)
+	// Shared: initiators of several names may write the unit; see
+	// Unit.SetShared.
+	Shared bool
 	// Log gets what an operator should know; nil: silence.
 	Log *slog.Logger
 }
@@ -49,6 +57,9 @@ type Unit struct {
 	capacity atomic.Uint64
 	// condition is what stands between commands and the medium.
 	condition atomic.Uint32
+
+	// onError is an OnError.
+	onError atomic.Uint32
 
 	// The gate: see gate.go.
 	gate atomic.Uint32
@@ -72,7 +83,10 @@ type Unit struct {
 	targets   map[*Target]uint16 // with the LUN
 	reserved  *nexusUnit
 	conflicts func(*nexusUnit) uint32
-	past      Stats // of lanes that are gone
+	stop      stopState
+	shared    bool
+	writers   map[*Nexus]bool // see unit_share.go; false: sees the unit no longer
+	past      Stats           // of lanes that are gone
 	resizing  bool
 	closed    bool
 	queueErr  bool // a failure to open a queue was logged
@@ -117,7 +131,10 @@ func NewUnit(c UnitConfig, st backing.Store) (*Unit, error) {
 		backing:   st,
 		blockSize: c.BlockSize,
 		targets:   make(map[*Target]uint16),
+		writers:   make(map[*Nexus]bool),
+		shared:    c.Shared,
 	}
+	u.onError.Store(uint32(c.OnError))
 	u.capacity.Store(uint64(info.Size) / uint64(c.BlockSize))
 	if c.ReadOnly || info.ReadOnly {
 		u.conf.ReadOnly = true
@@ -175,41 +192,6 @@ func (u *Unit) setCondition(mask, v uint32) {
 // writeProtected reports whether nobody may write.
 func (u *Unit) writeProtected() bool { return u.condition.Load()&conditionWP != 0 }
 
-// resized looks at the store's size and takes it over: a larger one at once, a
-// smaller one when no task is left that might count on the old one. Any goroutine.
-func (u *Unit) resized() {
-	u.mu.Lock()
-	n := uint64(u.backing.Info().Size) / uint64(u.blockSize)
-	have := u.capacity.Load()
-	switch {
-	case n == have || u.resizing || u.closed:
-		u.mu.Unlock()
-		return
-	case n > have:
-		u.setCapacity(n)
-		u.mu.Unlock()
-		u.event(LUNResized)
-		return
-	}
-	u.resizing = true
-	u.mu.Unlock()
-	u.startBarrier(&barrier{
-		hold: true,
-		apply: func(b *barrier) {
-			u.resizing = false
-			u.setCapacity(uint64(u.backing.Info().Size) / uint64(u.blockSize))
-		},
-		done: func(b *barrier) { go u.event(LUNResized) },
-	}, 0)
-}
-
-// setCapacity takes a new size over. u.mu is held.
-func (u *Unit) setCapacity(blocks uint64) {
-	u.capacity.Store(blocks)
-	u.raiseUALocked(ASCCapacityDataHasChanged, nil)
-	u.logInfo("disk changed its size", "blocks", blocks, "blockSize", u.blockSize)
-}
-
 // event tells every nexus that sees the unit. Without locks.
 func (u *Unit) event(k EventKind) {
 	u.mu.Lock()
@@ -246,6 +228,12 @@ func (lu *laneUnit) leave() {
 		if o == lu {
 			u.lanes = append(u.lanes[:i], u.lanes[i+1:]...)
 			u.past.add(lu)
+			n := lu.lane.nexus
+			n.pastMu.Lock()
+			n.past.add(lu)
+			n.gone.Add(1)
+			n.pastMu.Unlock()
+			u.lanesLeft(n)
 			return
 		}
 	}

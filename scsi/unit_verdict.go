@@ -21,6 +21,8 @@ type nexusUnit struct {
 	unit  *Unit
 
 	verdict atomic.Uint32
+	// readOnly comes from the target's map.
+	readOnly atomic.Bool
 
 	// Guarded by Unit.mu.
 

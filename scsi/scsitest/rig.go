@@ -26,13 +26,14 @@ type Rig struct {
 	targets []*scsi.Target
 }
 
-// NewRig makes a unit of 512-byte blocks over st on loops loops. All of it is
-// closed when the test ends, st excepted.
+// NewRig makes a unit of 512-byte blocks, one that is shared, over st. Rig.Close
+// closes all of it, st excepted.
 func NewRig(tb testing.TB, g *loop.Group, st backing.Store, c scsi.UnitConfig) *Rig {
 	tb.Helper()
 	if c.Name == "" {
 		c.Name = "disk"
 	}
+	c.Shared = true
 	u, err := scsi.NewUnit(c, st)
 	if err != nil {
 		tb.Fatal(err)

@@ -48,6 +48,19 @@ const (
 	Direct Cache = "direct"
 )
 
+// OnError says what happens to a command whose store failed.
+type OnError string
+
+// The error policies.
+const (
+	// Report: the initiator is told by sense data.
+	Report OnError = "report"
+	// Stop: the disk holds its commands until it is resumed.
+	Stop OnError = "stop"
+	// StopNoSpace: Stop where the store has no space left, else Report.
+	StopNoSpace OnError = "enospc-stop"
+)
+
 // Disk is a backing store with an identity.
 type Disk struct {
 	// Name is the disk's name, unique among disks.
@@ -67,6 +80,11 @@ type Disk struct {
 	Removable bool
 	// Shared says that several initiators may write the disk.
 	Shared bool
+	// OnError is what happens when the store fails.
+	OnError OnError
+	// Claim says that what is on a block device is its initiators', whatever
+	// signature of a volume manager stands there.
+	Claim bool
 	// Serial is the unit serial number; empty: made once and kept in the state
 	// folder.
 	Serial string
@@ -82,6 +100,7 @@ func DefaultDisk() Disk {
 		PhysicalBlockSize: DefaultPhysicalBlockSize,
 		Cache:             Writeback,
 		Thin:              true,
+		OnError:           Report,
 	}
 }
 
@@ -164,6 +183,44 @@ func (c *Config) Target(name string) *Target {
 	}
 	return nil
 }
+
+// disks and targets find many objects by name; the maps hold as long as c is not
+// changed.
+func (c *Config) disks() map[string]*Disk {
+	m := make(map[string]*Disk, len(c.Disks))
+	for i := range c.Disks {
+		if d := &c.Disks[i]; m[d.Name] == nil {
+			m[d.Name] = d
+		}
+	}
+	return m
+}
+
+func (c *Config) targets() map[string]*Target {
+	m := make(map[string]*Target, len(c.Targets))
+	for i := range c.Targets {
+		if t := &c.Targets[i]; m[t.Name] == nil {
+			m[t.Name] = t
+		}
+	}
+	return m
+}
+
+// Index is c with its objects found by name at once; c must not change meanwhile.
+type Index struct {
+	*Config
+	disk   map[string]*Disk
+	target map[string]*Target
+}
+
+// Index makes an Index of c.
+func (c *Config) Index() *Index { return &Index{c, c.disks(), c.targets()} }
+
+// Disk finds a disk by name, nil if there is none.
+func (x *Index) Disk(name string) *Disk { return x.disk[name] }
+
+// Target finds a target by name, nil if there is none.
+func (x *Index) Target(name string) *Target { return x.target[name] }
 
 // Default is an empty state with every default filled in.
 func Default() *Config {

@@ -43,14 +43,15 @@ func Diff(old, new *Config) []Change {
 	var out []Change
 	add := func(a Action, kind, name, detail string) { out = append(out, Change{a, kind, name, detail}) }
 
+	oldDisks, newDisks, oldTargets, newTargets := old.disks(), new.disks(), old.targets(), new.targets()
 	for i := range old.Disks {
-		if d := &old.Disks[i]; new.Disk(d.Name) == nil {
+		if d := &old.Disks[i]; newDisks[d.Name] == nil {
 			add(Remove, "disk", d.Name, d.Store)
 		}
 	}
 	for i := range new.Disks {
 		d := &new.Disks[i]
-		switch o := old.Disk(d.Name); {
+		switch o := oldDisks[d.Name]; {
 		case o == nil:
 			detail := d.Store
 			if d.Size != 0 {
@@ -63,13 +64,13 @@ func Diff(old, new *Config) []Change {
 	}
 
 	for i := range old.Targets {
-		if t := &old.Targets[i]; new.Target(t.Name) == nil {
+		if t := &old.Targets[i]; newTargets[t.Name] == nil {
 			add(Remove, "target", t.Name, t.iscsi())
 		}
 	}
 	for i := range new.Targets {
 		t := &new.Targets[i]
-		o := old.Target(t.Name)
+		o := oldTargets[t.Name]
 		if o == nil {
 			add(Add, "target", t.Name, t.iscsi())
 			o = &Target{}
@@ -161,6 +162,8 @@ func diskChanges(a, b *Disk) []string {
 	field("readOnly", a.ReadOnly, b.ReadOnly)
 	field("removable", a.Removable, b.Removable)
 	field("shared", a.Shared, b.Shared)
+	field("onError", a.OnError, b.OnError)
+	field("claim", a.Claim, b.Claim)
 	field("serial", a.Serial, b.Serial)
 	field("naa", a.NAA, b.NAA)
 	return out

@@ -79,7 +79,8 @@ func (d *decoder) disk(k *Disk, n *yaml.Node, p string) {
 		"serial":            d.str(&k.Serial),
 		"naa":               d.str(&k.NAA),
 		"migratable":        d.only("false"),
-		"onError":           d.only("report"),
+		"onError":           d.str((*string)(&k.OnError)),
+		"claim":             d.bool(&k.Claim),
 	})
 }
 

@@ -20,7 +20,7 @@ const (
 // Validate checks c as a whole. The error is an Errors that holds everything that
 // is wrong, with places where c came from Parse.
 func (c *Config) Validate() error {
-	v := &validator{c: c}
+	v := &validator{c: c, disk: c.disks()}
 	v.disks()
 	v.targets()
 	v.sharing()
@@ -38,6 +38,7 @@ func (c *Config) Validate() error {
 
 type validator struct {
 	c    *Config
+	disk map[string]*Disk
 	errs Errors
 }
 
@@ -141,6 +142,11 @@ func (v *validator) disks() {
 		case Writeback, Writethrough, Direct:
 		default:
 			v.add(p+".cache", "write writeback, writethrough or direct", "disk %q: %q is not a cache mode", d.Name, clip(string(d.Cache)))
+		}
+		switch d.OnError {
+		case Report, Stop, StopNoSpace:
+		default:
+			v.add(p+".onError", "write report, stop or enospc-stop", "disk %q: %q is not an error policy", d.Name, clip(string(d.OnError)))
 		}
 		v.identity(d, p, serials, naas)
 	}
@@ -252,7 +258,7 @@ func (v *validator) targets() {
 			case l.Disk == "":
 				v.add(lp+".disk", "add disk: and the name of a disk", "target %q: LUN %d names no disk", t.Name, l.LUN)
 				continue
-			case v.c.Disk(l.Disk) == nil:
+			case v.disk[l.Disk] == nil:
 				v.add(lp+".disk", v.diskNames(), "target %q: LUN %d is the unknown disk %q", t.Name, l.LUN, clip(l.Disk))
 				continue
 			}
@@ -311,7 +317,7 @@ func (v *validator) sharing() {
 	for i := range v.c.Targets {
 		t := &v.c.Targets[i]
 		for j, l := range t.LUNs {
-			d := v.c.Disk(l.Disk)
+			d := v.disk[l.Disk]
 			if d == nil || d.Shared || d.ReadOnly || l.ReadOnly {
 				continue
 			}

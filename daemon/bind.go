@@ -91,8 +91,9 @@ func (c *core) openDisk(d *config.Disk, id state.Disk, wait time.Duration) (disk
 		Serial: id.Serial, NAA: id.NAA64(),
 		BlockSize: d.BlockSize, PhysicalBlockSize: d.PhysicalBlockSize,
 		ReadOnly: d.ReadOnly || info.ReadOnly, Removable: d.Removable,
-		Thin: d.Thin && info.DiscardGranularity > 0,
-		Log:  log,
+		Thin:   d.Thin && info.DiscardGranularity > 0,
+		Shared: true, // whole targets are guarded, by targetUnit.setSole
+		Log:    log,
 	}, st)
 	if err != nil {
 		_ = st.Close()

@@ -31,6 +31,10 @@ type Config struct {
 	// agrees to, seconds. ErrorRecoveryLevel is 0, so there is nothing to retain.
 	Time2Wait, Time2Retain uint16
 
+	// MaxConnections is the most connections of a session that the target agrees
+	// to (1), for targets of which Lookup says nothing else.
+	MaxConnections uint16
+
 	// TPGT is the target portal group tag of the portal, told to the initiators
 	// of discovery sessions (1); those of normal sessions are told what Lookup
 	// says.
@@ -43,6 +47,9 @@ type Config struct {
 	// LoginNotFound, LoginAuthorizationFailure, LoginSessionDoesNotExist,
 	// LoginTargetRemoved and so on. It may also redirect (class 1): then
 	// TargetInfo.Redirect is where to.
+	//
+	// Where p.TSIH is not 0 the connection is to join a session that is there
+	// already: TargetInfo.Leading says what its leading connection agreed upon.
 	Lookup func(p *Params) (TargetInfo, pdu.LoginStatus)
 	// Auth is nil where every initiator may log in without authentication.
 	Auth Authenticator
@@ -57,6 +64,12 @@ type Config struct {
 type TargetInfo struct {
 	Alias string // TargetAlias, not sent where empty; at most 255 bytes of UTF-8
 	TPGT  uint16 // TargetPortalGroupTag of the portal
+	// MaxConnections is as in Config, for this target; 0: what Config says.
+	MaxConnections uint16
+	// Leading are the parameters of the session that a connection with a TSIH
+	// joins: the keys of its leading connection hold for all of them. Nil: the
+	// defaults of RFC 7143. It is copied.
+	Leading *Params
 	// Redirect is the TargetAddress of a redirection, "host:port" or
 	// "[v6]:port", for statuses of class 1.
 	Redirect string
@@ -80,6 +93,8 @@ type Exchange interface {
 	// returns those to answer with. done: the initiator has proved itself, and
 	// the target has said all it has to say. A status other than success ends
 	// the login; LoginAuthenticationFailure for wrong proofs.
+	//
+	// An Exchange may have a method Why() string: what was wrong, for the log.
 	Step(in []pdu.KeyValue) (out []pdu.KeyValue, done bool, st pdu.LoginStatus)
 }
 
@@ -99,6 +114,7 @@ func (c Config) withDefaults() Config {
 	c.MaxOutstandingR2T = or(c.MaxOutstandingR2T, 16)
 	c.CmdWindow = min(or(c.CmdWindow, 128), 1<<31-1)
 	c.TPGT = or(c.TPGT, 1)
+	c.MaxConnections = or(c.MaxConnections, 1)
 	c.Time2Wait = min(or(c.Time2Wait, defaultTime2Wait), 3600)
 	c.Time2Retain = min(c.Time2Retain, 3600)
 	return c

@@ -55,7 +55,7 @@ var keys = []key{
 	{name: "HeaderDigest", when: inOperational, take: digest(func(p *Params) *bool { return &p.HeaderDigest })},
 	{name: "DataDigest", when: inOperational, take: digest(func(p *Params) *bool { return &p.DataDigest })},
 	{name: "MaxConnections", when: inOperational, leading: true, normal: true,
-		take: lowest(1, 65535, func(*Config) uint32 { return 1 },
+		take: lowest(1, 65535, func(c *Config) uint32 { return uint32(c.MaxConnections) },
 			func(p *Params, v uint32) { p.MaxConnections = uint16(v) })},
 	// Answered in text.go, which never comes here.
 	{name: "SendTargets", when: inFullFeature, take: takeNothing},
@@ -189,13 +189,13 @@ func (n *negotiation) offer(kv pdu.KeyValue, now phase, out []byte) ([]byte, err
 		return out, protocolError("key %s is the target's to send", kv.Key)
 	case k.when&now == 0:
 		return out, protocolError("key %s does not belong to this stage", kv.Key)
-	case k.leading && n.p.TSIH != 0:
-		return out, protocolError("key %s is for the leading connection of a session", kv.Key)
 	case reserved(kv.Value):
 		return out, protocolError("key %s was sent with %s though nothing was offered", kv.Key, kv.Value)
 	case len(kv.Value) > pdu.MaxValue:
 		return pdu.AppendText(out, kv.Key, valueReject), protocolError("key %s has a value of %d bytes", kv.Key, len(kv.Value))
-	case k.normal && n.p.Discovery:
+	case k.normal && n.p.Discovery, k.leading && n.p.TSIH != 0:
+		// Some initiators say on every connection what only the leading one
+		// decides. The session's values hold; §6.2.1 has the word for it.
 		return pdu.AppendText(out, kv.Key, valueIrrelevant), nil
 	}
 	a, err := k.take(n, kv.Value)

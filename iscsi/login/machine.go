@@ -318,6 +318,10 @@ func (m *Machine) identify() error {
 		}
 	}
 	p.TPGT = info.TPGT
+	m.cfg.MaxConnections = or(info.MaxConnections, m.cfg.MaxConnections)
+	if p.TSIH != 0 && info.Leading != nil {
+		p.join(info.Leading)
+	}
 	// Every first response names the portal group (§6.3.1).
 	m.out = pdu.AppendText(m.out, "TargetPortalGroupTag", format(uint32(p.TPGT)))
 	if info.Alias != "" && len(info.Alias) <= pdu.MaxValue {
@@ -376,6 +380,9 @@ func (m *Machine) security(proofs []pdu.KeyValue) error {
 	}
 	answers, done, st := m.auth.Step(proofs)
 	if st != pdu.LoginSuccess {
+		if w, ok := m.auth.(interface{ Why() string }); ok {
+			return refuse(st, "%s authentication failed: %s", clip(m.params.AuthMethod), w.Why())
+		}
 		return refuse(st, "%s authentication failed", clip(m.params.AuthMethod))
 	}
 	m.out = pdu.AppendTexts(m.out, answers...)

@@ -380,7 +380,6 @@ func TestNamesAndTargets(t *testing.T) {
 		{"target is down", []string{in, tn + "-down"}, nil, pdu.LoginServiceUnavailable},
 		{"no such session", []string{in, tn}, func(h *pdu.BHS) { h.SetTSIH(9) }, pdu.LoginSessionDoesNotExist},
 		{"discovery with TSIH", []string{in, "SessionType=Discovery"}, func(h *pdu.BHS) { h.SetTSIH(9) }, pdu.LoginSessionDoesNotExist},
-		{"leading key on a second connection", []string{in, tn, "MaxBurstLength=4096"}, func(h *pdu.BHS) { h.SetTSIH(0x55) }, pdu.LoginInitiatorError},
 		{"version too high", []string{in, tn}, func(h *pdu.BHS) { h.SetVersionMax(2); h.SetVersionMin(1) }, pdu.LoginUnsupportedVersion},
 		{"additional header", []string{in, tn}, func(h *pdu.BHS) { h.SetAHSLength(4) }, pdu.LoginInitiatorError},
 		{"length is a lie", []string{in, tn}, func(h *pdu.BHS) { h.SetDataSegmentLength(5) }, pdu.LoginInitiatorError},

@@ -75,6 +75,17 @@ func defaults() Params {
 	}
 }
 
+// join takes from the parameters of a session what its leading connection decided
+// for all ("LO" in chapter 13).
+func (p *Params) join(leading *Params) {
+	p.InitialR2T, p.ImmediateData = leading.InitialR2T, leading.ImmediateData
+	p.MaxBurstLength, p.FirstBurstLength = leading.MaxBurstLength, leading.FirstBurstLength
+	p.MaxOutstandingR2T, p.MaxConnections = leading.MaxOutstandingR2T, leading.MaxConnections
+	p.DefaultTime2Wait, p.DefaultTime2Retain = leading.DefaultTime2Wait, leading.DefaultTime2Retain
+	p.ErrorRecoveryLevel, p.ProtocolLevel = leading.ErrorRecoveryLevel, leading.ProtocolLevel
+	p.DataPDUInOrder, p.DataSequenceInOrder = leading.DataPDUInOrder, leading.DataSequenceInOrder
+}
+
 // InitiatorPort is the initiator port's name, InitiatorName,i,0xISID
 // (RFC 7143 §4.2.7.1): the same for as long as SCSI calls it the same port.
 func (p *Params) InitiatorPort() string {

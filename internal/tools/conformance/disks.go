@@ -20,7 +20,7 @@ var layouts = []layout{
 	{name: "B", text: "512/512, thin, removable", disk: peer.Disk{BlockSize: 512, PhysicalBlockSize: 512, Thin: true, Removable: true}},
 	{name: "C", text: "512/4096, thin", disk: peer.Disk{BlockSize: 512, PhysicalBlockSize: 4096, Thin: true}},
 	// Every other suite begins by writing.
-	{name: "D", text: "512/512, read-only", disk: peer.Disk{BlockSize: 512, PhysicalBlockSize: 512, ReadOnly: true},
+	{name: "D", text: "512/512, thin, read-only", disk: peer.Disk{BlockSize: 512, PhysicalBlockSize: 512, Thin: true, ReadOnly: true},
 		families: []string{"ReadOnly", "Inquiry", "Mandatory"}},
 }
 

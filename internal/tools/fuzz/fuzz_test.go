@@ -15,9 +15,9 @@ func TestParse(t *testing.T) {
 
 func TestRanOut(t *testing.T) {
 	for out, want := range map[string]bool{
-		"--- FAIL: FuzzA (60.28s)\n    context deadline exceeded\nFAIL\n":                                                   true,
+		"--- FAIL: FuzzA (60.28s)\n    context deadline exceeded\nFAIL\n":                                                       true,
 		"--- FAIL: FuzzA (3s)\n    --- FAIL: FuzzA (0.00s)\n        a_test.go:9: wrong\n    Failing input written to x\nFAIL\n": false,
-		"--- FAIL: FuzzA (3s)\n    context deadline exceeded\n    Failing input written to x\nFAIL\n":                        false,
+		"--- FAIL: FuzzA (3s)\n    context deadline exceeded\n    Failing input written to x\nFAIL\n":                           false,
 		"panic: boom\n": false,
 	} {
 		if got := ranOut(out); got != want {

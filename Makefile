@@ -3,6 +3,8 @@
 SHELL    := /bin/sh
 PREFIX   ?= /usr/local
 DESTDIR  ?=
+SYSCONFDIR ?= /etc
+UNITDIR    ?= $(PREFIX)/lib/systemd/system
 FUZZTIME ?= 3s
 SECONDS  ?= 60
 PEER     ?= vtgt
@@ -107,7 +109,7 @@ bench: build ## vtgt beside tgtd: 4 KiB and 1 MiB, depth 1 and 32; BENCHFLAGS='-
 	@$(call need,qemu-img,qemu-utils)
 	$(tools)/bench -vtgt bin/vtgt $(BENCHFLAGS)
 
-install: build ## the binary, shell completions and man pages below DESTDIR/PREFIX
+install: build ## the binary, completions, man pages and systemd units below DESTDIR/PREFIX; /etc/vtgt/vtgt.yaml if there is none
 	install -D -m 0755 bin/vtgt '$(DESTDIR)$(PREFIX)/bin/vtgt'
 	install -d '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' \
 	  '$(DESTDIR)$(PREFIX)/share/zsh/site-functions' '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d'
@@ -116,6 +118,17 @@ install: build ## the binary, shell completions and man pages below DESTDIR/PREF
 	bin/vtgt completion fish >'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vtgt.fish'
 	install -d '$(DESTDIR)$(PREFIX)/share/man/man1'
 	bin/vtgt docs man '$(DESTDIR)$(PREFIX)/share/man/man1'
+	install -d '$(DESTDIR)$(UNITDIR)'
+	sed -e 's|@BINDIR@|$(PREFIX)/bin|; s|@SYSCONFDIR@|$(SYSCONFDIR)|' dist/systemd/vtgt.service >'$(DESTDIR)$(UNITDIR)/vtgt.service'
+	chmod 0644 '$(DESTDIR)$(UNITDIR)/vtgt.service'
+	install -m 0644 dist/systemd/vtgt.socket '$(DESTDIR)$(UNITDIR)/vtgt.socket'
+	install -D -m 0644 dist/sysusers.d/vtgt.conf '$(DESTDIR)$(PREFIX)/lib/sysusers.d/vtgt.conf'
+	install -D -m 0644 dist/tmpfiles.d/vtgt.conf '$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/vtgt.conf'
+	@if [ -e '$(DESTDIR)$(SYSCONFDIR)/vtgt/vtgt.yaml' ]; then \
+	  echo 'kept $(DESTDIR)$(SYSCONFDIR)/vtgt/vtgt.yaml'; \
+	else \
+	  install -D -m 0600 dist/etc/vtgt.yaml '$(DESTDIR)$(SYSCONFDIR)/vtgt/vtgt.yaml'; fi
+	@[ -n '$(DESTDIR)' ] || echo 'to run it as a service: systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload && systemctl enable --now vtgt'
 
 clean: ## bin/ and test caches (not .cache/go, not .vtgt/: those disks are yours)
 	rm -rf bin .cache/test

@@ -20,7 +20,10 @@ import (
 )
 
 // fake is a backend with one of everything.
-type fake struct{ applied []string }
+type fake struct {
+	applied []string
+	edits   []daemon.Edit
+}
 
 func (f *fake) Status() daemon.Status {
 	return daemon.Status{State: "running", Revision: 3, Started: time.Unix(1000, 0), Applied: time.Unix(2000, 0), Traffic: daemon.Traffic{Complaints: map[string]uint64{"format": 1}}}
@@ -37,7 +40,7 @@ func (f *fake) Targets() []daemon.TargetStatus {
 func (f *fake) Exports() []daemon.ExportStatus { return []daemon.ExportStatus{} }
 func (f *fake) Sessions() []daemon.Session     { return []daemon.Session{{Target: "t"}} }
 func (f *fake) Config() daemon.ConfigText      { return daemon.ConfigText{File: "f", Text: "version: 1\n"} }
-func (f *fake) Apply(file string, text []byte, dry bool) (*daemon.Result, error) {
+func (f *fake) Apply(file string, text []byte, o daemon.ApplyOptions) (*daemon.Result, error) {
 	if string(text) == "two" {
 		return nil, daemon.Errors{{Code: daemon.CodeBusy, Object: "disk a", Message: "m1", Hint: "h1"}, {Code: daemon.CodeInvalid, Object: "disk b", Message: "m2"}}
 	}
@@ -45,7 +48,32 @@ func (f *fake) Apply(file string, text []byte, dry bool) (*daemon.Result, error)
 		return nil, err
 	}
 	f.applied = append(f.applied, file)
-	return &daemon.Result{DryRun: dry, Changes: []config.Change{{Action: config.Add, Kind: "disk", Name: "a"}}}, nil
+	return &daemon.Result{DryRun: o.DryRun, Changes: []config.Change{{Action: config.Add, Kind: "disk", Name: "a"}}}, nil
+}
+
+func (f *fake) Edit(e daemon.Edit) (*daemon.Result, error) {
+	f.edits = append(f.edits, e)
+	if e.Revision == 99 {
+		return nil, &daemon.Error{Code: daemon.CodeConflict, Object: e.Ops[0].Object(), Message: "m", Hint: "h"}
+	}
+	return &daemon.Result{Revision: 4, DryRun: e.DryRun, Changes: []config.Change{}, Warnings: []string{}}, nil
+}
+func (f *fake) Resume(disk string) (*daemon.DiskStatus, error) {
+	if disk != "a" {
+		return nil, &daemon.Error{Code: daemon.CodeNotFound, Object: "disk " + disk, Message: "is not there"}
+	}
+	return &f.Disks()[0], nil
+}
+func (f *fake) Events(ctx context.Context, since uint64, follow bool, g func([]daemon.Event) error) error {
+	if err := g([]daemon.Event{{Revision: since, Action: daemon.ActionSync}, {Revision: since + 1, Action: config.Add, Kind: "disk", Name: "b"}}); err != nil || !follow {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+func (f *fake) History() ([]daemon.Kept, error) { return []daemon.Kept{{Revision: 2}}, nil }
+func (f *fake) ConfigAt(revision uint64) (*daemon.ConfigText, error) {
+	return &daemon.ConfigText{Revision: revision, Text: "version: 1\n"}, nil
 }
 
 func serve(t *testing.T) (*fake, *Client, *http.Client) {
@@ -97,7 +125,7 @@ func TestResources(t *testing.T) {
 	if x, err := c.Config(ctx); err != nil || x.Text != "version: 1\n" {
 		t.Errorf("%+v %v", x, err)
 	}
-	if r, err := c.Apply(ctx, "g.yaml", []byte("version: 1\n"), true); err != nil || !r.DryRun || r.Changes[0].String() != "+ disk a" {
+	if r, err := c.Apply(ctx, "g.yaml", []byte("version: 1\n"), daemon.ApplyOptions{DryRun: true}); err != nil || !r.DryRun || r.Changes[0].String() != "+ disk a" {
 		t.Errorf("%+v %v", r, err)
 	}
 	if !slices.Equal(f.applied, []string{"g.yaml"}) {
@@ -109,12 +137,12 @@ func TestErrors(t *testing.T) {
 	_, c, hc := serve(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	_, err := c.Apply(ctx, "g.yaml", []byte("version: 1\nstat: /x\n"), false)
+	_, err := c.Apply(ctx, "g.yaml", []byte("version: 1\nstat: /x\n"), daemon.ApplyOptions{})
 	var e *Error
 	if !errors.As(err, &e) || e.Status != 400 || e.Code != daemon.CodeInvalid || e.Object != "g.yaml:2:1" || e.Hint != `did you mean "state"?` || e.All != nil {
 		t.Errorf("%+v", err)
 	}
-	_, err = c.Apply(ctx, "g.yaml", []byte("two"), false)
+	_, err = c.Apply(ctx, "g.yaml", []byte("two"), daemon.ApplyOptions{})
 	if !errors.As(err, &e) || e.Status != 409 || len(e.All) != 2 || err.Error() != "disk a: m1; h1\ndisk b: m2" {
 		t.Errorf("%+v", err)
 	}

@@ -5,12 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"syscall"
 
 	"github.com/vtgt/vtgt/daemon"
@@ -87,12 +87,16 @@ func (c *Client) Config(ctx context.Context) (ConfigText, error) {
 	return get[ConfigText](ctx, c, "config")
 }
 
-// Apply applies the configuration in text, which messages call file. With dryRun it
-// changes nothing.
-func (c *Client) Apply(ctx context.Context, file string, text []byte, dryRun bool) (*Result, error) {
+// Apply applies the configuration in text, which messages call file.
+func (c *Client) Apply(ctx context.Context, file string, text []byte, o daemon.ApplyOptions) (*Result, error) {
 	q := url.Values{"file": {file}}
-	if dryRun {
-		q.Set("dryRun", "1")
+	for name, on := range map[string]bool{"dryRun": o.DryRun, "force": o.Force, "save": o.Save} {
+		if on {
+			q.Set(name, "1")
+		}
+	}
+	if o.Revision != 0 {
+		q.Set("revision", strconv.FormatUint(o.Revision, 10))
 	}
 	b, err := c.do(ctx, http.MethodPost, "/v1/apply", q, text)
 	if err != nil {
@@ -110,32 +114,51 @@ func (c *Client) decode(b []byte, v any) error {
 }
 
 func (c *Client) do(ctx context.Context, method, path string, q url.Values, body []byte) ([]byte, error) {
-	u := url.URL{Scheme: "http", Host: "vtgt", Path: path, RawQuery: q.Encode()}
+	resp, err := c.send(ctx, method, path, q, body)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, c.brokeOff(err)
+	}
+	return b, nil
+}
+
+func (c *Client) brokeOff(err error) error {
+	return &Error{Code: daemon.CodeUnavailable, Object: c.socket, Message: "the answer broke off: " + err.Error(), Hint: "look at the daemon's log"}
+}
+
+// send gives the answer where it is 2xx; its body is the caller's to close.
+func (c *Client) send(ctx context.Context, method, path string, q url.Values, body []byte) (*http.Response, error) {
+	u := url.URL{Scheme: "http", Host: "vtgt", RawQuery: q.Encode()}
+	u.Path, _ = url.PathUnescape(path)
+	u.RawPath = path
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
 	if err != nil {
 		return nil, &Error{Code: daemon.CodeInternal, Object: path, Message: err.Error()}
 	}
 	if body != nil {
-		req.Header.Set("Content-Type", "application/yaml")
+		kind := "application/json"
+		if path == "/v1/apply" {
+			kind = "application/yaml"
+		}
+		req.Header.Set("Content-Type", kind)
 	}
 	resp, err := c.hc.Do(req)
 	if err != nil {
 		return nil, c.connectError(err)
 	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
+	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return nil, &Error{Code: daemon.CodeUnavailable, Object: c.socket, Message: "the answer broke off: " + err.Error(), Hint: "look at the daemon's log"}
+		return nil, c.brokeOff(err)
 	}
-	if resp.StatusCode/100 != 2 {
-		e := &Error{}
-		if json.Unmarshal(b, e) != nil || e.Message == "" {
-			e = &Error{Code: daemon.CodeInternal, Object: c.socket, Message: fmt.Sprintf("answers %s", resp.Status), Hint: "is it a vtgt socket?"}
-		}
-		e.Status = resp.StatusCode
-		return nil, e
-	}
-	return b, nil
+	return nil, c.failure(resp, b)
 }
 
 func (c *Client) connectError(err error) error {

@@ -31,6 +31,7 @@ type collector struct {
 	commands, bytesIn, bytesOut, pdusIn, pdusOut, perTgt *metric
 	size, reads, writes, others, readBytes, written      *metric
 	aborted, conflicts, waiting, stuck                   *metric
+	stopped, latched, held                               *metric
 	errors, inFlight                                     *metric
 	latency                                              *metric
 	all                                                  []*metric
@@ -47,7 +48,7 @@ func newCollector(b Backend, version string) *collector {
 	}
 	c.build = def("vtgt_build_info", "1, with the version of vtgt and of Go.", gauge, "version", "goversion")
 	c.start = def("vtgt_start_time_seconds", "When the daemon started, seconds since 1970.", gauge)
-	c.revision = def("vtgt_config_revision", "How many configurations were applied.", gauge)
+	c.revision = def("vtgt_config_revision", "Number of the configuration in force.", gauge)
 	c.applied = def("vtgt_config_applied_time_seconds", "When the configuration in force was applied, seconds since 1970.", gauge)
 	c.disks = def("vtgt_disks", "Disks.", gauge)
 	c.targets = def("vtgt_targets", "Targets.", gauge)
@@ -79,6 +80,9 @@ func newCollector(b Backend, version string) *collector {
 	c.conflicts = def("vtgt_disk_reservation_conflicts_total", "Commands that met another nexus's reservation.", counter, "disk")
 	c.waiting = def("vtgt_disk_commands_waiting", "Commands that wait for older ones.", gauge, "disk")
 	c.stuck = def("vtgt_disk_commands_stuck", "Aborted commands that the store holds beyond the deadline.", gauge, "disk")
+	c.stopped = def("vtgt_disk_stopped", "1: the disk stopped at an error of its store and holds its commands.", gauge, "disk")
+	c.latched = def("vtgt_disk_latched", "1: a sync failed, the store refuses writes until the disk is resumed.", gauge, "disk")
+	c.held = def("vtgt_disk_commands_held", "Commands that wait for the disk to be resumed.", gauge, "disk")
 	c.latency = def("vtgt_disk_command_duration_seconds", "Time from a command's arrival to its end, a histogram.", prometheus.UntypedValue, "disk")
 	return c
 }
@@ -135,9 +139,19 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		put(c.conflicts, float64(u.Conflicts), d.Name)
 		put(c.waiting, float64(u.Waiting), d.Name)
 		put(c.stuck, float64(u.Stuck), d.Name)
+		put(c.stopped, truth(d.State == "stopped"), d.Name)
+		put(c.latched, truth(d.State == "latched"), d.Name)
+		put(c.held, float64(d.Held), d.Name)
 		buckets, n := histogram(u.Latency)
 		ch <- prometheus.MustNewConstHistogram(c.latency.desc, n, float64(u.LatencySum)/1e9, buckets, d.Name)
 	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // The bounds of the histogram are 2^firstBound … 2^lastBound ns, 1 us to 17 s.

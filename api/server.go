@@ -27,7 +27,12 @@ type Backend interface {
 	Exports() []daemon.ExportStatus
 	Sessions() []daemon.Session
 	Config() daemon.ConfigText
-	Apply(file string, text []byte, dryRun bool) (*daemon.Result, error)
+	Apply(file string, text []byte, o daemon.ApplyOptions) (*daemon.Result, error)
+	Edit(e daemon.Edit) (*daemon.Result, error)
+	Resume(disk string) (*daemon.DiskStatus, error)
+	Events(ctx context.Context, since uint64, follow bool, f func([]daemon.Event) error) error
+	History() ([]daemon.Kept, error)
+	ConfigAt(revision uint64) (*daemon.ConfigText, error)
 }
 
 // ServerConfig describes a Server.
@@ -43,6 +48,7 @@ type Server struct {
 	hs   *http.Server
 	ln   net.Listener
 	done chan struct{}
+	stop context.CancelFunc
 	once sync.Once
 	err  error
 }
@@ -53,9 +59,11 @@ func Serve(ln net.Listener, b Backend, c ServerConfig) *Server {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{ln: ln, done: make(chan struct{})}
+	// Streams end when the server closes; other requests get their time.
+	base, stop := context.WithCancel(context.Background())
+	s := &Server{ln: ln, done: make(chan struct{}), stop: stop}
 	s.hs = &http.Server{
-		Handler:           Handler(b, c),
+		Handler:           handle(b, c, base),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       time.Minute,
 		ErrorLog:          slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
@@ -72,6 +80,7 @@ func Serve(ln net.Listener, b Backend, c ServerConfig) *Server {
 // Close stops to answer: requests under way get until ctx ends. It is idempotent.
 func (s *Server) Close(ctx context.Context) error {
 	s.once.Do(func() {
+		s.stop()
 		s.err = s.hs.Shutdown(ctx)
 		if s.err != nil {
 			_ = s.hs.Close()
@@ -82,11 +91,14 @@ func (s *Server) Close(ctx context.Context) error {
 }
 
 // Handler is the HTTP handler of the interface.
-func Handler(b Backend, c ServerConfig) http.Handler {
+func Handler(b Backend, c ServerConfig) http.Handler { return handle(b, c, context.Background()) }
+
+// handle is Handler; streams end with base.
+func handle(b Backend, c ServerConfig, base context.Context) http.Handler {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &handler{b: b, c: c}
+	h := &handler{b: b, c: c, base: base}
 	mux := http.NewServeMux()
 	get := func(path string, f func() any) {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { h.write(w, http.StatusOK, f()) })
@@ -96,11 +108,17 @@ func Handler(b Backend, c ServerConfig) http.Handler {
 	get("/v1/targets", func() any { return b.Targets() })
 	get("/v1/exports", func() any { return b.Exports() })
 	get("/v1/sessions", func() any { return b.Sessions() })
-	get("/v1/config", func() any { return b.Config() })
+	mux.HandleFunc("GET /v1/config", func(w http.ResponseWriter, r *http.Request) {
+		t := b.Config()
+		tag(w, t.Revision)
+		h.write(w, http.StatusOK, t)
+	})
 	get("/v1/version", func() any {
 		return VersionInfo{Version: c.Version, Go: runtime.Version(), API: Version}
 	})
 	mux.HandleFunc("POST /v1/apply", h.apply)
+	mux.HandleFunc("POST /v1/debug/gc", h.gc)
+	h.objects(mux)
 	mux.Handle("GET /metrics", metricsHandler(b, c.Version))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
@@ -109,6 +127,7 @@ func Handler(b Backend, c ServerConfig) http.Handler {
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	known := map[string]string{
 		"/v1/apply": "POST", "/v1/status": "GET", "/v1/disks": "GET", "/v1/targets": "GET",
+		"/v1/debug/gc": "POST", "/v1/edit": "POST", "/v1/events": "GET", "/v1/history": "GET", "/v1/portals": "POST",
 		"/v1/exports": "GET", "/v1/sessions": "GET", "/v1/config": "GET", "/v1/version": "GET", "/metrics": "GET",
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -119,14 +138,15 @@ func Handler(b Backend, c ServerConfig) http.Handler {
 			return
 		}
 		h.fail(w, &daemon.Error{Code: daemon.CodeNotFound, Object: r.URL.Path, Message: "there is no such resource",
-			Hint: "known are /v1/{status,disks,targets,exports,sessions,config,version,apply}, /metrics and /debug/pprof/"})
+			Hint: "known are /v1/{status,disks,targets,portals,exports,sessions,config,history,events,version,apply,edit}, /metrics and /debug/pprof/"})
 	})
 	return mux
 }
 
 type handler struct {
-	b Backend
-	c ServerConfig
+	b    Backend
+	c    ServerConfig
+	base context.Context
 }
 
 func (h *handler) write(w http.ResponseWriter, status int, v any) {
@@ -147,31 +167,46 @@ func (h *handler) fail(w http.ResponseWriter, err error) {
 }
 
 // apply takes the text of a configuration as its body. Query: dryRun=1 changes
-// nothing; file names the text in messages.
+// nothing; force=1 ends what initiators use; save=1 has the served file take the
+// text over; file names the text in messages; revision (or If-Match) is what the
+// configuration in force must be at.
 func (h *handler) apply(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	dry := false
-	switch v := q.Get("dryRun"); v {
-	case "", "0", "false":
-	case "1", "true":
-		dry = true
-	default:
-		h.fail(w, &daemon.Error{Code: daemon.CodeInvalid, Object: "dryRun", Message: "is neither 1 nor 0", Hint: "write dryRun=1"})
+	var o daemon.ApplyOptions
+	err := flags(q, map[string]*bool{"dryRun": &o.DryRun, "force": &o.Force, "save": &o.Save})
+	if err == nil {
+		o.Revision, err = wanted(r)
+	}
+	if err != nil {
+		h.fail(w, err)
 		return
 	}
-	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	text, err := h.body(w, r)
 	if err != nil {
-		h.fail(w, &daemon.Error{Code: daemon.CodeInvalid, Object: "body", Message: "cannot be read: " + err.Error(), Hint: "send the text of the configuration, at most 16 MiB"})
+		h.fail(w, err)
 		return
 	}
 	file := q.Get("file")
 	if file == "" {
 		file = "body"
 	}
-	res, err := h.b.Apply(file, text, dry)
+	res, err := h.b.Apply(file, text, o)
+	h.result(w, res, err)
+}
+
+func (h *handler) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return nil, &daemon.Error{Code: daemon.CodeInvalid, Object: "body", Message: "cannot be read: " + err.Error(), Hint: "send at most 16 MiB"}
+	}
+	return b, nil
+}
+
+func (h *handler) result(w http.ResponseWriter, res *daemon.Result, err error) {
 	if err != nil {
 		h.fail(w, err)
 		return
 	}
+	tag(w, res.Revision)
 	h.write(w, http.StatusOK, res)
 }

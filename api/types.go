@@ -3,6 +3,7 @@ package api
 import (
 	"net/http"
 
+	"github.com/vtgt/vtgt/config"
 	"github.com/vtgt/vtgt/daemon"
 )
 
@@ -15,6 +16,9 @@ type (
 	Status     = daemon.Status
 	ConfigText = daemon.ConfigText
 	Result     = daemon.Result
+	Event      = daemon.Event
+	Kept       = daemon.Kept
+	Op         = config.Op
 )
 
 // Version is the version of this interface, the /v1 of its paths.
@@ -64,7 +68,7 @@ func httpStatus(c daemon.Code) int {
 		return http.StatusBadRequest
 	case daemon.CodeNotFound:
 		return http.StatusNotFound
-	case daemon.CodeInUse, daemon.CodeBusy, daemon.CodeRestart:
+	case daemon.CodeInUse, daemon.CodeBusy, daemon.CodeRestart, daemon.CodeConflict, daemon.CodeExists:
 		return http.StatusConflict
 	case daemon.CodeDenied:
 		return http.StatusForbidden

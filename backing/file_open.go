@@ -58,6 +58,12 @@ func (s *fileStore) openFirst(o Options) (*desc, error) {
 	if err := s.checkKind(&st); err != nil {
 		return nil, err
 	}
+	if s.block {
+		// Names the user, where O_EXCL only tells that there is one.
+		if e := HostRefusal(s.path, o.Claimed); e != nil {
+			return nil, e
+		}
+	}
 	d, err := s.openPath()
 	if err != nil {
 		return nil, err

@@ -61,6 +61,10 @@ type Options struct {
 	ReadOnly bool
 	// Cache is the write policy.
 	Cache Cache
+	// Claimed serves a block device although the signature of a volume manager
+	// is on it: what is on it is its initiators'. A device that the host uses at
+	// present is refused all the same.
+	Claimed bool
 	// LockWait bounds the wait for a lock that somebody else holds; 0 does not
 	// wait. A daemon that restarts waits for its predecessor's last I/O.
 	LockWait time.Duration

@@ -109,6 +109,9 @@ type LUN struct {
 	LUN      uint16
 	Disk     string
 	ReadOnly bool
+	// Initiators are patterns of the names of initiators that see the LUN;
+	// empty: all.
+	Initiators List
 }
 
 // Target is a SCSI target device.
@@ -126,6 +129,19 @@ type TargetISCSI struct {
 	IQN string
 	// Alias is the TargetAlias key, for people (RFC 7143 §13.7).
 	Alias string
+	// CHAP are the users that initiators may log in as; empty: they need not
+	// prove anything.
+	CHAP []CHAP
+	// Initiators are patterns of initiator names, Addresses where initiators may
+	// come from, addresses and networks; empty: all.
+	Initiators, Addresses List
+	// Redirect sends initiators elsewhere.
+	Redirect Redirect
+	// PRIdentity is what tells initiator ports apart, PRNameISID or PRName;
+	// empty: the former.
+	PRIdentity string
+	// MaxConnections is the most connections of a session; 0: 1.
+	MaxConnections int
 }
 
 // ISCSI is what all iSCSI exports share.
@@ -133,6 +149,9 @@ type ISCSI struct {
 	// Portals are addresses to listen on, "192.0.2.1:3260" or "[::1]:3260".
 	// Port 0 lets the kernel choose.
 	Portals []string
+	// Discovery are the users that may see the list of targets; empty: all
+	// initiators may.
+	Discovery []CHAP
 }
 
 // API says where the daemon's own interface is.

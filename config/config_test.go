@@ -18,13 +18,13 @@ func TestFull(t *testing.T) {
 	want := &Config{
 		Disks: []Disk{
 			{Name: "root1", Store: "file:/var/lib/vtgt/root1.img", Size: 10 << 30, Create: true, BlockSize: 512, PhysicalBlockSize: 4096,
-				Cache: Writeback, Thin: true, Serial: "5f3c", NAA: "3000000000000001"},
-			{Name: "data", Store: "block:/dev/sdb", BlockSize: 4096, PhysicalBlockSize: 4096, Cache: Direct, Thin: true, Shared: true},
-			{Name: "scratch", Store: "mem:", Size: 64 << 20, BlockSize: 512, PhysicalBlockSize: 4096, Cache: Writeback},
+				Cache: Writeback, Thin: true, OnError: Report, Serial: "5f3c", NAA: "3000000000000001"},
+			{Name: "data", Store: "block:/dev/sdb", BlockSize: 4096, PhysicalBlockSize: 4096, Cache: Direct, Thin: true, Shared: true, OnError: Report},
+			{Name: "scratch", Store: "mem:", Size: 64 << 20, BlockSize: 512, PhysicalBlockSize: 4096, Cache: Writeback, OnError: Report},
 		},
 		Targets: []Target{
-			{Name: "vm1", LUNs: []LUN{{0, "root1", false}, {1, "data", false}}, ISCSI: &TargetISCSI{"iqn.2026-11.org.vtgt:vm1", "first"}},
-			{Name: "vm2", LUNs: []LUN{{0, "data", true}, {16383, "scratch", false}}, ISCSI: &TargetISCSI{IQN: "iqn.2026-11.org.vtgt:vm2"}},
+			{Name: "vm1", LUNs: []LUN{{LUN: 0, Disk: "root1"}, {LUN: 1, Disk: "data"}}, ISCSI: &TargetISCSI{IQN: "iqn.2026-11.org.vtgt:vm1", Alias: "first"}},
+			{Name: "vm2", LUNs: []LUN{{LUN: 0, Disk: "data", ReadOnly: true}, {LUN: 16383, Disk: "scratch"}}, ISCSI: &TargetISCSI{IQN: "iqn.2026-11.org.vtgt:vm2"}},
 		},
 		ISCSI:  ISCSI{Portals: []string{"127.0.0.1:3260", "[::1]:3260"}},
 		API:    API{Socket: "/run/vtgt/vtgt.sock", Mode: 0o660, Group: "kvm"},
@@ -86,9 +86,9 @@ func TestErrors(t *testing.T) {
 		{"cache", disk(`store: "file:/a", cache: none`), []string{`f.yaml:3:40: disk "a": "none" is not a cache mode; write writeback, writethrough or direct`}},
 		{"block size", disk(`store: "file:/a", blockSize: 520`), []string{`f.yaml:3:44: disk "a": a block size of 520 is not possible; write 512 or 4096`}},
 		{"physical", disk(`store: "file:/a", physicalBlockSize: 1000`), []string{`f.yaml:3:52: disk "a": a physical block size of 1000 is not a power of two`}},
-		{"later keys", disk(`store: "file:/a", migratable: true, onError: stop`), []string{
-			"f.yaml:3:45: disks[0].migratable: the truth value true is not in this version of vtgt; write false or leave the key out",
-			`f.yaml:3:60: disks[0].onError: the text "stop" is not in this version of vtgt`}},
+		{"later keys", disk(`store: "file:/a", migratable: true`), []string{
+			"f.yaml:3:45: disks[0].migratable: the truth value true is not in this version of vtgt; write false or leave the key out"}},
+		{"error policy", disk(`store: "file:/a", onError: panic`), []string{`f.yaml:3:42: disk "a": "panic" is not an error policy; write report, stop or enospc-stop`}},
 		{"disk twice", two + "disks: []\n", []string{`f.yaml:6:1: key "disks" stands twice here, first in line 2`}},
 		{"name twice", head + "disks:\n  - {name: a, store: \"file:/a\"}\n  - {name: a, store: \"file:/b\"}\n", []string{`f.yaml:4:12: the name "a" is used by two disks, first in line 3`}},
 		{"one file", head + "disks:\n  - {name: a, store: \"file:/x/a\"}\n  - {name: b, store: \"file:/x/../x//a\"}\n", []string{`f.yaml:4:22: disk "b" has the same file as another disk: /x/a, first in line 3`}},
@@ -105,7 +105,7 @@ func TestErrors(t *testing.T) {
 		{"iqn capitals", two + "targets:\n- {name: t, iscsi: {iqn: \"iqn.2026-11.org.vtgt:VM1\"}}\n", []string{`has capital letters, which iSCSI names have not; write iqn.2026-11.org.vtgt:vm1`}},
 		{"no iqn", two + "targets:\n- {name: t, iscsi: {}}\n", []string{`f.yaml:7:20: target "t": the iSCSI name is empty`}},
 		{"iqn twice", two + "targets:\n- {name: t, iscsi: {iqn: iqn.2026-11.org.vtgt}}\n- {name: u, iscsi: {iqn: iqn.2026-11.org.vtgt}}\n", []string{`f.yaml:8:26: target "u" has the iSCSI name of another target, first in line 7`}},
-		{"chap", two + "targets:\n- {name: t, iscsi: {iqn: iqn.2026-11.org.vtgt, chap: {user: u}}}\n", []string{"f.yaml:7:48: targets[0].iscsi.chap: not in this version of vtgt; leave the key out"}},
+		{"chap", two + "targets:\n- {name: t, iscsi: {iqn: iqn.2026-11.org.vtgt, chap: {user: u}}}\n", []string{`f.yaml:7:54: target "t": CHAP user "u" has no secret; add secretFile: and the path of a file of mode 0600`}},
 		{"vhost", two + "targets:\n- name: t\n  vhost: {socket: /x}\n  vio: {}\n  xen: {}\n", []string{"f.yaml:8:3: targets[0].vhost: not in this version", "f.yaml:9:3: targets[0].vio: not in this version", "f.yaml:10:3: targets[0].xen: not in this version"}},
 		{"no portal", head + "targets:\n- {name: t, iscsi: {iqn: iqn.2026-11.org.vtgt}}\n", []string{`f.yaml:3:20: target "t" is exported by iSCSI, but there is no portal`}},
 		{"portal", head + "iscsi: {portals: [\"127.0.0.1\", \":3260\", \"host:1\", \"::1\"]}\n", []string{

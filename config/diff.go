@@ -76,6 +76,8 @@ func Diff(old, new *Config) []Change {
 			o = &Target{}
 		} else if a, b := o.iscsi(), t.iscsi(); a != b {
 			add(Modify, "target", t.Name, a+" -> "+b)
+		} else if ch := accessChanges(o.ISCSI, t.ISCSI); len(ch) > 0 {
+			add(Modify, "target", t.Name, strings.Join(ch, ", "))
 		}
 		for _, l := range o.LUNs {
 			if t.lun(l.LUN) == nil {
@@ -108,6 +110,7 @@ func Diff(old, new *Config) []Change {
 			add(Modify, "setting", name, fmt.Sprintf("%v -> %v", a, b))
 		}
 	}
+	setting("iscsi.discovery", users(old.ISCSI.Discovery), users(new.ISCSI.Discovery))
 	setting("api.socket", old.API.Socket, new.API.Socket)
 	setting("api.mode", fmt.Sprintf("%04o", old.API.Mode), fmt.Sprintf("%04o", new.API.Mode))
 	setting("api.group", old.API.Group, new.API.Group)
@@ -139,10 +142,14 @@ func (t *Target) iscsi() string {
 }
 
 func (l LUN) detail() string {
+	s := l.Disk
 	if l.ReadOnly {
-		return l.Disk + " read-only"
+		s += " read-only"
 	}
-	return l.Disk
+	if l.Initiators != "" {
+		s += " for " + l.Initiators.String()
+	}
+	return s
 }
 
 func diskChanges(a, b *Disk) []string {

@@ -151,12 +151,7 @@ func editOne(file string, text []byte, o *Op) ([]byte, error) {
 
 // item is the list element that o adds.
 func (o *Op) item() (*yaml.Node, error) {
-	v := map[string]any{}
-	for k, x := range o.Values {
-		if x != nil {
-			v[k] = x
-		}
-	}
+	v := present(o.Values)
 	switch o.Kind {
 	case "portal":
 		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Style: yaml.DoubleQuotedStyle, Value: o.Name}, nil
@@ -194,14 +189,6 @@ func flatten(path []string, values map[string]any, n *yaml.Node) (out []pathValu
 				out = append(out, sub...)
 				continue
 			}
-			// What null stands for is not there.
-			clean := map[string]any{}
-			for k, x := range v {
-				if x != nil {
-					clean[k] = x
-				}
-			}
-			values[k] = clean
 		}
 		v, err := toNode(values[k])
 		if err != nil {
@@ -210,6 +197,17 @@ func flatten(path []string, values map[string]any, n *yaml.Node) (out []pathValu
 		out = append(out, pathValue{p, v})
 	}
 	return out, nil
+}
+
+// present is m without keys whose value is null: they are not there.
+func present(m map[string]any) map[string]any {
+	out := map[string]any{}
+	for k, v := range m {
+		if v != nil {
+			out[k] = v
+		}
+	}
+	return out
 }
 
 // keyOrder is how keys of a new object are written; others follow.
@@ -266,6 +264,7 @@ func toNode(v any) (*yaml.Node, error) {
 		}
 		return n, nil
 	case map[string]any:
+		v = present(v)
 		keys := orderedKeys(v)
 		var vals []*yaml.Node
 		for _, k := range keys {

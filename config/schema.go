@@ -39,6 +39,10 @@ func (d *decoder) root(c *Config, n *yaml.Node) {
 						c.ISCSI.Portals = append(c.ISCSI.Portals, s)
 					})
 				},
+				"discovery": func(n *yaml.Node, p string) {
+					d.refuseNull(n, p, "write {chap: {user: NAME, secretFile: /PATH}}, or leave the key out")
+					d.mapping(n, p, fields{"chap": d.chap(&c.ISCSI.Discovery)})
+				},
 			})
 		},
 		"api": func(n *yaml.Node, p string) {
@@ -95,9 +99,10 @@ func (d *decoder) target(t *Target, n *yaml.Node, p string) {
 						stated = true
 						d.integer(func(v int64) { l.LUN = uint16(v) }, 0, maxLUN)(n, p)
 					},
-					"disk":     d.str(&l.Disk),
-					"readOnly": d.bool(&l.ReadOnly),
-					"address":  nil,
+					"disk":       d.str(&l.Disk),
+					"readOnly":   d.bool(&l.ReadOnly),
+					"initiators": d.words(&l.Initiators, "pattern"),
+					"address":    nil,
 				})
 				if ok && !stated {
 					d.add(nodePos(n), p+".lun", p+" has no key \"lun\"", "give it a number, such as {lun: 0, disk: NAME}")
@@ -107,12 +112,7 @@ func (d *decoder) target(t *Target, n *yaml.Node, p string) {
 		},
 		"iscsi": func(n *yaml.Node, p string) {
 			t.ISCSI = &TargetISCSI{}
-			d.mapping(n, p, fields{
-				"iqn":        d.str(&t.ISCSI.IQN),
-				"alias":      d.str(&t.ISCSI.Alias),
-				"chap":       nil,
-				"initiators": nil,
-			})
+			d.mapping(n, p, d.targetISCSI(t.ISCSI))
 		},
 		"vhost": nil,
 		"vio":   nil,

@@ -25,6 +25,7 @@ func (c *Config) Validate() error {
 	v.targets()
 	v.sharing()
 	v.portals()
+	v.chap("discovery: ", "iscsi.discovery.chap", v.c.ISCSI.Discovery)
 	v.rest()
 	if len(v.errs) == 0 {
 		return nil
@@ -254,6 +255,7 @@ func (v *validator) targets() {
 			default:
 				luns[l.LUN] = lp + ".lun"
 			}
+			v.patterns(fmt.Sprintf("target %q, LUN %d: ", t.Name, l.LUN), lp+".initiators", l.Initiators)
 			switch {
 			case l.Disk == "":
 				v.add(lp+".disk", "add disk: and the name of a disk", "target %q: LUN %d names no disk", t.Name, l.LUN)
@@ -283,6 +285,7 @@ func (v *validator) targets() {
 		if a := t.ISCSI.Alias; len(a) > maxAlias || strings.ContainsAny(a, "\x00\r\n") {
 			v.add(p+".iscsi.alias", fmt.Sprintf("use one line of at most %d bytes", maxAlias), "target %q: the alias is not possible", t.Name)
 		}
+		v.access(t, p+".iscsi")
 		if len(v.c.ISCSI.Portals) == 0 {
 			v.add(p+".iscsi", "add iscsi: {portals: [\"127.0.0.1:3260\"]} at the end of the file", "target %q is exported by iSCSI, but there is no portal", t.Name)
 		}

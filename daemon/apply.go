@@ -1,11 +1,13 @@
 package daemon
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vtgt/vtgt/config"
@@ -20,9 +22,12 @@ func lunName(target string, lun uint16) string { return fmt.Sprintf("%s/%d", tar
 // addresses bound, identities stored; (2) disks that must be closed before they
 // can be opened anew, which nobody uses; (3) publication, where nothing is left
 // that fails for a reason from outside. An error in (1) or (2) undoes both.
-func (d *Daemon) apply(file string, text []byte, cfg *config.Config, locks time.Time) (*Result, error) {
+//
+// The text is saved, where it is to be, between (2) and (3): a crash before leaves
+// the old text, one after it the new.
+func (d *Daemon) apply(file string, text []byte, cfg *config.Config, o ApplyOptions, s *staged, locks time.Time) (*Result, error) {
 	old := d.cur.Load()
-	p, err := makePlan(old, cfg, d.eng.sessions())
+	p, err := makePlan(old, cfg, d.eng.sessions(), o.Force)
 	if err != nil {
 		return nil, err
 	}
@@ -32,9 +37,21 @@ func (d *Daemon) apply(file string, text []byte, cfg *config.Config, locks time.
 		x.undo()
 		return nil, err
 	}
+	if s != nil {
+		if err := s.commit(); err != nil {
+			x.undo()
+			return nil, err
+		}
+	}
 	x.publish()
 	r := result(p, false, x.n.revision)
 	return r, nil
+}
+
+// readOnly tells whether nobody may write at a place.
+func readOnly(c *config.Index, l config.LUN) bool {
+	d := c.Disk(l.Disk)
+	return l.ReadOnly || d != nil && d.ReadOnly
 }
 
 // change is one Apply under way.
@@ -45,6 +62,8 @@ type change struct {
 	// locks is until when locks that somebody else holds are waited for.
 	locks time.Time
 
+	access     *accesses
+	known      func(disk string) bool // served before
 	newDisks   []*disk
 	newTargets []*target
 	newPortals []portalObject
@@ -56,11 +75,13 @@ func (x *change) prepare() error {
 	d, p := x.d, x.plan
 	var bad collect
 
+	x.access = readAccess(p.cfg, &bad)
 	ids := d.st.Identities().Prepare()
+	x.known = ids.Known
 	// Files that are to be made come last: an error elsewhere leaves none behind.
 	var create []string
 	for _, name := range p.open {
-		if c := p.cfg.Disk(name); c.Create && missing(c.Path()) {
+		if c := p.is.Disk(name); c.Create && missing(c.Path()) {
 			create = append(create, name)
 			continue
 		}
@@ -90,7 +111,7 @@ func (x *change) prepare() error {
 		x.reopen(name, ids.Disk(name), &bad)
 	}
 	for _, name := range slices.Concat(p.addTargets, p.replaceTargets) {
-		c := *p.cfg.Target(name)
+		c := *p.is.Target(name)
 		rel, err := ids.Port("iscsi:" + name)
 		if err != nil {
 			bad.add(&Error{Code: CodeInternal, Object: "target " + name, Message: err.Error(), Err: err})
@@ -103,19 +124,14 @@ func (x *change) prepare() error {
 		}
 		t := &target{cfg: c, relID: rel, obj: obj}
 		x.newTargets = append(x.newTargets, t)
-		obj.setSole(sole(p.cfg, &c))
+		obj.setSole(sole(p.is, &c))
+		obj.setAccess(x.access.targets[name])
 		for _, l := range c.LUNs {
 			k := x.n.disks[l.Disk]
 			if k == nil {
 				continue // its error is in bad
 			}
-			bad.add(obj.mapLUN(l.LUN, k.obj, l.ReadOnly))
-		}
-	}
-	for _, name := range p.grow {
-		k := x.n.disks[name]
-		if err := k.obj.grow(int64(p.cfg.Disk(name).Size)); err != nil {
-			bad.add(place(err, p.cfg, p.cfg.DiskPath(name, "size")))
+			bad.add(obj.mapLUN(l.LUN, k.obj, readOnly(p.is, l)))
 		}
 	}
 	if err := bad.err(); err != nil {
@@ -124,7 +140,18 @@ func (x *change) prepare() error {
 	if err := ids.Commit(); err != nil {
 		return stateError(err)
 	}
-	return nil
+	if old := p.old; old.running && !bytes.Equal(old.text, x.n.text) {
+		if err := d.st.Keep(old.revision, false, old.text); err != nil {
+			return stateError(err)
+		}
+	}
+	// Last, because it is not undone.
+	for _, name := range p.resize {
+		if err := x.n.disks[name].obj.resize(int64(p.is.Disk(name).Size)); err != nil {
+			bad.add(place(err, p.cfg, p.cfg.DiskPath(name, "size")))
+		}
+	}
+	return bad.err()
 }
 
 func missing(path string) bool {
@@ -145,9 +172,13 @@ func place(err error, c *config.Config, path string) error {
 }
 
 func (x *change) open(name string, kept state.Disk, bad *collect) {
-	c := *x.plan.cfg.Disk(name)
+	c := *x.plan.is.Disk(name)
 	id := identity(&c, kept)
-	obj, err := x.d.eng.openDisk(&c, id, max(time.Until(x.locks), 0))
+	// A disk that was served before: whatever is written on it since is its
+	// initiators' doing.
+	oc := c
+	oc.Claim = c.Claim || x.known(name)
+	obj, err := x.d.eng.openDisk(&oc, id, max(time.Until(x.locks), 0))
 	if err != nil {
 		bad.add(place(err, x.plan.cfg, x.plan.cfg.DiskPath(name, "store")))
 		return
@@ -161,7 +192,7 @@ func (x *change) open(name string, kept state.Disk, bad *collect) {
 // the store is another one, the new one is opened first.
 func (x *change) reopen(name string, kept state.Disk, bad *collect) {
 	o := x.plan.old.disks[name]
-	if o.cfg.Path() == "" || o.cfg.Path() != x.plan.cfg.Disk(name).Path() {
+	if o.cfg.Path() == "" || o.cfg.Path() != x.plan.is.Disk(name).Path() {
 		before := len(bad.es)
 		x.open(name, kept, bad)
 		if len(bad.es) > before {
@@ -215,7 +246,7 @@ func (x *change) remap(name string) { x.mapAll(x.plan.old, name, x.n.disks[name]
 func (x *change) mapAll(g *graph, name string, k *disk) {
 	for _, m := range x.kept(name) {
 		if t := g.targets[m.target]; t != nil {
-			if err := t.obj.mapLUN(m.lun.LUN, k.obj, m.lun.ReadOnly); err != nil {
+			if err := t.obj.mapLUN(m.lun.LUN, k.obj, m.lun.ReadOnly || k.cfg.ReadOnly); err != nil {
 				x.d.log.Error("adding a LUN", "lun", lunName(m.target, m.lun.LUN), "err", err)
 			}
 		}
@@ -290,13 +321,23 @@ func (x *change) publish() {
 		trouble("LUN "+lunName(m.target, m.lun.LUN), p.old.targets[m.target].obj.unmapLUN(m.lun.LUN, drain))
 	}
 
+	// Who may come.
+	p.warnings = append(p.warnings, x.access.warnings...)
+	d.eng.setDiscovery(x.access.discovery)
+	for name, t := range x.n.targets {
+		t.obj.setAccess(x.access.targets[name])
+	}
+
 	// What comes.
 	for _, m := range p.mapIn {
 		// Before the disk is there, for who logs in right now.
-		x.n.targets[m.target].obj.setSole(sole(p.cfg, p.cfg.Target(m.target)))
+		x.n.targets[m.target].obj.setSole(sole(p.is, p.is.Target(m.target)))
 	}
 	for _, m := range p.mapIn {
-		trouble("LUN "+lunName(m.target, m.lun.LUN), x.n.targets[m.target].obj.mapLUN(m.lun.LUN, x.n.disks[m.lun.Disk].obj, m.lun.ReadOnly))
+		trouble("LUN "+lunName(m.target, m.lun.LUN), x.n.targets[m.target].obj.mapLUN(m.lun.LUN, x.n.disks[m.lun.Disk].obj, readOnly(p.is, m.lun)))
+	}
+	for _, m := range p.remap {
+		trouble("LUN "+lunName(m.target, m.lun.LUN), x.n.targets[m.target].obj.remapLUN(m.lun.LUN, readOnly(p.is, m.lun), drain))
 	}
 	for _, t := range x.newTargets {
 		x.n.targets[t.cfg.Name] = t
@@ -306,13 +347,16 @@ func (x *change) publish() {
 	}
 	for name, t := range x.n.targets {
 		nt := *t
-		nt.cfg = *p.cfg.Target(name)
-		t.obj.setSole(sole(p.cfg, &nt.cfg))
+		nt.cfg = *p.is.Target(name)
+		t.obj.setSole(sole(p.is, &nt.cfg))
 		x.n.targets[name] = &nt
 	}
 	for name, k := range x.n.disks {
-		if c := p.cfg.Disk(name); c != nil && k.cfg != *c {
+		if c := p.is.Disk(name); c != nil && k.cfg != *c {
 			nk := *k
+			if nk.cfg.OnError != c.OnError {
+				k.obj.setOnError(c.OnError)
+			}
 			nk.cfg = *c
 			x.n.disks[name] = &nk
 		}
@@ -326,13 +370,37 @@ func (x *change) publish() {
 			delete(x.n.disks, name)
 		}
 	}
-	x.n.revision = p.old.revision + 1
 	x.n.applied = time.Now()
+	changes := config.Diff(p.old.cfg, p.cfg)
+	if !p.old.running || len(changes) > 0 || !bytes.Equal(p.old.text, x.n.text) {
+		x.n.revision = p.old.revision + 1
+		trouble("state", d.st.SetRevision(state.Revision{Revision: x.n.revision, Sum: sum(x.n.text)}))
+	}
+	events := x.n.number(changes)
+	x.n.running = true
 	d.cur.Store(x.n)
+	if p.old.running {
+		d.events.add(events...)
+	}
 
 	// Last, what nobody sees any more.
 	for _, name := range p.close {
 		trouble("disk "+name, d.closeDisk(p.old.disks[name], drain))
 	}
-	d.log.Info("configuration applied", "file", x.n.file, "revision", x.n.revision, "changes", len(config.Diff(p.old.cfg, p.cfg)))
+	d.log.Info("configuration applied", "file", x.n.file, "revision", x.n.revision, "changes", len(changes))
+}
+
+// number gives what has changed the graph's revision, and tells of it.
+func (g *graph) number(changes []config.Change) (es []Event) {
+	for _, c := range changes {
+		object := c.Kind + " " + c.Name
+		if g.revs[object] = g.revision; c.Action == config.Remove {
+			delete(g.revs, object)
+		}
+		if t, _, ok := strings.Cut(c.Name, "/"); ok && c.Kind == "lun" && g.targets[t] != nil {
+			g.revs["target "+t] = g.revision
+		}
+		es = append(es, Event{Revision: g.revision, Time: g.applied, Action: c.Action, Kind: c.Kind, Name: c.Name, Detail: c.Detail})
+	}
+	return es
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -45,15 +46,24 @@ type core struct {
 
 	mu    sync.Mutex
 	names map[string]string // target names by iSCSI name
+	// files were handed over; inherited are those of them that listen.
+	files     []*os.File
+	inherited inherited
+	// tell hears of changes of state, see engine.observe.
+	tell func(kind, name, detail string)
 }
 
-func newEngine(cfg *config.Config, log *slog.Logger) (engine, error) {
+func (c *core) observe(f func(kind, name, detail string)) { c.tell = f }
+
+func newEngine(cfg *config.Config, log *slog.Logger, files []*os.File) (engine, error) {
 	g, err := loop.NewGroup(loop.Config{Loops: cfg.Loops, Slabs: slab.New(int64(cfg.Memory)), Log: log})
 	if err != nil {
+		closeFiles(files)
 		return nil, &Error{Code: CodeInternal, Object: "loops", Message: "cannot be started: " + err.Error(), Hint: "look at the limits of processes, threads and open files (ulimit -a)", Err: err}
 	}
 	return &core{
 		log: log, group: g, names: map[string]string{},
+		files: files, inherited: inherit(files),
 		srv: iscsi.NewServer(iscsi.Config{Group: g, Log: log}),
 	}, nil
 }
@@ -64,6 +74,8 @@ type unit struct {
 	c    *core
 	st   backing.Store
 	u    *scsi.Unit
+
+	stopWatch func()
 }
 
 func (c *core) openDisk(d *config.Disk, id state.Disk, wait time.Duration) (diskObject, error) {
@@ -73,7 +85,7 @@ func (c *core) openDisk(d *config.Disk, id state.Disk, wait time.Duration) (disk
 	}
 	log := c.log.With("disk", d.Name)
 	st, err := backing.Open(d.Store, backing.Options{
-		Size: int64(d.Size), Create: d.Create, ReadOnly: d.ReadOnly, Cache: cache,
+		Size: int64(d.Size), Create: d.Create, ReadOnly: d.ReadOnly, Cache: cache, Claimed: d.Claim,
 		LockWait: wait, Group: c.group, Log: log,
 	})
 	if err != nil {
@@ -91,15 +103,34 @@ func (c *core) openDisk(d *config.Disk, id state.Disk, wait time.Duration) (disk
 		Serial: id.Serial, NAA: id.NAA64(),
 		BlockSize: d.BlockSize, PhysicalBlockSize: d.PhysicalBlockSize,
 		ReadOnly: d.ReadOnly || info.ReadOnly, Removable: d.Removable,
-		Thin:   d.Thin && info.DiscardGranularity > 0,
-		Shared: true, // whole targets are guarded, by targetUnit.setSole
-		Log:    log,
+		// What is not written is not discarded either: a read-only disk is as
+		// thin as its user says.
+		Thin:    d.Thin && (info.DiscardGranularity > 0 || info.ReadOnly),
+		Shared:  true, // whole targets are guarded, by targetUnit.setSole
+		OnError: onError(d.OnError),
+		OnState: func(s scsi.UnitState) {
+			if s.Stopped {
+				c.tell("disk", d.Name, "stopped: "+s.Err.Error())
+			} else {
+				c.tell("disk", d.Name, "running")
+			}
+		},
+		Log: log,
 	}, st)
 	if err != nil {
 		_ = st.Close()
 		return nil, &Error{Code: CodeInvalid, Object: "disk " + d.Name, Message: strings.TrimPrefix(err.Error(), "disk "+d.Name+": "), Err: err}
 	}
-	return &unit{name: d.Name, c: c, st: st, u: u}, nil
+	k := &unit{name: d.Name, c: c, st: st, u: u}
+	size := info.Size
+	// Watchers are called one after the other.
+	k.stopWatch = st.Watch(func(i *backing.Info) {
+		if i.Size != size {
+			c.tell("disk", d.Name, fmt.Sprintf("size %s -> %s", config.Size(size), config.Size(i.Size)))
+			size = i.Size
+		}
+	})
+	return k, nil
 }
 
 // storeError is what a store's failure is to the user of a disk.
@@ -134,6 +165,13 @@ func (k *unit) status() diskState {
 			Latency: s.Latency[:], LatencySum: s.LatencySum,
 		},
 	}
+	out.state = "running"
+	if backing.StatsOf(k.st).Latched {
+		out.state = "latched"
+	}
+	if st := k.u.State(); st.Stopped {
+		out.state, out.err, out.since, out.held = "stopped", st.Err.Error(), &st.Since, st.Held
+	}
 	for key, n := range s.Errors {
 		if n == 0 {
 			continue
@@ -160,14 +198,43 @@ func senseKeyName(k scsi.SenseKey) string {
 	return fmt.Sprintf("%xh", uint8(k))
 }
 
-func (k *unit) grow(size int64) error {
-	if size <= k.st.Info().Size {
-		return nil
-	}
-	if err := k.st.Resize(size); err != nil {
-		return &Error{Code: CodeInvalid, Object: "disk " + k.name, Message: fmt.Sprintf("cannot grow to %s: %v", config.Size(size), err), Hint: "make room, or put the old size back", Err: err}
+func (k *unit) resize(size int64) error {
+	// Whether it may be cut was asked before.
+	if err := k.u.Resize(size, true); err != nil {
+		return &Error{Code: CodeInvalid, Object: "disk " + k.name, Message: fmt.Sprintf("cannot have the size %s: %v", config.Size(size), trimDisk(k.name, err)), Hint: "make room, or put the old size back", Err: err}
 	}
 	return nil
+}
+
+// onError is the word of the configuration for the core.
+func onError(p config.OnError) scsi.OnError {
+	v, _ := scsi.ParseOnError(string(p)) // validated before
+	return v
+}
+
+func (k *unit) setOnError(p config.OnError) { k.u.SetOnError(onError(p)) }
+
+func (k *unit) resume() error {
+	latched := backing.StatsOf(k.st).Latched
+	if latched {
+		if err := k.st.Reopen(); err != nil {
+			e := storeError(k.name, err)
+			if e.Hint == "" {
+				e.Hint = "the disk refuses writes still; see to its store, then resume it again"
+			}
+			return e
+		}
+		k.c.tell("disk", k.name, "re-opened")
+	}
+	if err := k.u.Resume(); err != nil {
+		return &Error{Code: CodeInternal, Object: "disk " + k.name, Message: trimDisk(k.name, err), Hint: "see to its store, then resume it again", Err: err}
+	}
+	return nil
+}
+
+// trimDisk is an error without the name that its object says.
+func trimDisk(name string, err error) string {
+	return strings.TrimPrefix(err.Error(), "disk "+name+": ")
 }
 
 // flusher is one Sync of a store from outside a lane.
@@ -213,6 +280,7 @@ func (k *unit) flush(deadline time.Duration) error {
 
 func (k *unit) close(deadline time.Duration) error {
 	end := time.Now().Add(deadline)
+	k.stopWatch()
 	if n := await(deadline, func(done func(int)) error { k.u.Close(deadline, done); return nil }); n != 0 {
 		return &Error{Code: CodeTimeout, Object: "disk " + k.name, Message: fmt.Sprintf("%d commands did not leave the store within %v", n, deadline.Round(time.Millisecond)),
 			Hint: "look at the device below; the store stays locked until they end"}
@@ -251,12 +319,13 @@ func await(deadline time.Duration, f func(done func(int)) error) int {
 
 // targetUnit is a targetObject.
 type targetUnit struct {
-	c     *core
-	name  string
-	iscsi *config.TargetISCSI
-	tg    *scsi.Target
-	port  *scsi.Port
-	sole  atomic.Bool
+	c      *core
+	name   string
+	iscsi  *config.TargetISCSI
+	tg     *scsi.Target
+	port   *scsi.Port
+	sole   atomic.Bool
+	access atomic.Pointer[access]
 }
 
 func (o *targetUnit) setSole(on bool) { o.sole.Store(on) }
@@ -275,7 +344,7 @@ func (c *core) newTarget(t *config.Target, relID uint16) (targetObject, error) {
 }
 
 func (o *targetUnit) mapLUN(lun uint16, d diskObject, readOnly bool) error {
-	if err := o.tg.Map(lun, d.(*unit).u, scsi.MapOptions{ReadOnly: readOnly}); err != nil {
+	if err := o.tg.Map(lun, d.(*unit).u, scsi.MapOptions{ReadOnly: readOnly, Visible: o.visible(lun)}); err != nil {
 		return &Error{Code: CodeInternal, Object: "LUN " + lunName(o.name, lun), Message: err.Error(), Err: err}
 	}
 	return nil
@@ -288,8 +357,23 @@ func (o *targetUnit) unmapLUN(lun uint16, deadline time.Duration) error {
 	return nil
 }
 
+func (o *targetUnit) remapLUN(lun uint16, readOnly bool, deadline time.Duration) error {
+	var err error
+	n := await(deadline, func(done func(int)) error {
+		err = o.tg.Remap(lun, scsi.MapOptions{ReadOnly: readOnly, Visible: o.visible(lun)}, deadline, done)
+		return err
+	})
+	if err != nil {
+		return &Error{Code: CodeInternal, Object: "LUN " + lunName(o.name, lun), Message: err.Error(), Err: err}
+	}
+	if n != 0 {
+		return &Error{Code: CodeTimeout, Object: "LUN " + lunName(o.name, lun), Message: fmt.Sprintf("%d commands did not leave the store within %v", n, deadline.Round(time.Millisecond)), Hint: "look at the device below the disk"}
+	}
+	return nil
+}
+
 func (o *targetUnit) export() error {
-	err := o.c.srv.AddTarget(iscsi.TargetConfig{Name: o.iscsi.IQN, Alias: o.iscsi.Alias, Target: o.tg, Port: o.port, TPGT: portalGroup, Sole: o.sole.Load})
+	err := o.c.srv.AddTarget(iscsi.TargetConfig{Name: o.iscsi.IQN, Alias: o.iscsi.Alias, Target: o.tg, Port: o.port, TPGT: portalGroup, Sole: o.sole.Load, Access: o.login()})
 	if err != nil {
 		return &Error{Code: CodeInternal, Object: "target " + o.name, Message: err.Error(), Err: err}
 	}
@@ -319,6 +403,9 @@ type portal struct {
 }
 
 func (c *core) listen(addr string) (portalObject, error) {
+	if ln := c.inherited.find(addr); ln != nil {
+		return &portal{c: c, ln: ln}, nil
+	}
 	ln, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
 	if err == nil {
 		return &portal{c: c, ln: ln}, nil
@@ -384,6 +471,7 @@ func params(p *login.Params) map[string]string {
 	}
 	return map[string]string{
 		"AuthMethod":                   p.AuthMethod,
+		"CHAP_N":                       p.AuthUser,
 		"HeaderDigest":                 digest(p.HeaderDigest),
 		"DataDigest":                   digest(p.DataDigest),
 		"InitialR2T":                   yes(p.InitialR2T),
@@ -423,4 +511,11 @@ func (c *core) stop(deadline time.Duration) error {
 func (c *core) close() {
 	_ = c.srv.Close(0)
 	c.group.Close()
+	closeFiles(c.files)
+}
+
+func (c *core) alive() {
+	for _, l := range c.group.Loops() {
+		l.Do(func() {})
+	}
 }

@@ -29,6 +29,9 @@ type Options struct {
 	// DrainTime bounds the end of the commands of a LUN, target or disk that
 	// Apply removes; 0: 10 s.
 	DrainTime time.Duration
+	// Inherited are sockets that were bound before (socket activation). A portal
+	// whose address one of them has takes that. They become the daemon's.
+	Inherited []*os.File
 }
 
 // Daemon is a running object graph. Its methods may be called from any goroutine.
@@ -38,6 +41,8 @@ type Daemon struct {
 	eng     engine
 	st      *state.Dir
 	started time.Time
+	served  string // the configuration file, where runtime changes are written to
+	events  journal
 
 	write   sync.Mutex // one writer
 	closed  bool       // under write
@@ -50,17 +55,27 @@ type Daemon struct {
 func New(file string, text []byte, o Options) (*Daemon, error) {
 	cfg, err := config.Parse(file, text)
 	if err != nil {
+		closeFiles(o.Inherited)
 		return nil, AsErrors(err)
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	eng, err := newEngine(cfg, o.Log)
+	eng, err := newEngine(cfg, o.Log, o.Inherited)
 	if err != nil {
 		return nil, AsErrors(err)
 	}
 	return start(file, text, cfg, eng, o)
 }
+
+func closeFiles(fs []*os.File) {
+	for _, f := range fs {
+		_ = f.Close()
+	}
+}
+
+// Alive returns when every loop has gone round: for watchdogs.
+func (d *Daemon) Alive() { d.eng.alive() }
 
 // start takes eng over.
 func start(file string, text []byte, cfg *config.Config, eng engine, o Options) (*Daemon, error) {
@@ -83,11 +98,20 @@ func start(file string, text []byte, cfg *config.Config, eng engine, o Options) 
 		eng.close()
 		return nil, stateError(err)
 	}
-	d := &Daemon{log: o.Log, opt: o, eng: eng, st: st, started: time.Now()}
-	d.cur.Store(newGraph())
+	d := &Daemon{log: o.Log, opt: o, eng: eng, st: st, started: time.Now(), served: file}
+	g := newGraph()
+	// The same text is the same revision; any other is a new one.
+	if r := st.Revision(); r.Revision > 0 {
+		if g.revision = r.Revision; r.Sum == sum(text) {
+			g.revision--
+		}
+	}
+	d.events.init(g.revision + 1)
+	d.cur.Store(g)
+	eng.observe(d.stateEvent)
 	d.write.Lock()
 	defer d.write.Unlock()
-	if _, err := d.apply(file, text, cfg, deadline); err != nil {
+	if _, err := d.apply(file, text, cfg, ApplyOptions{}, nil, deadline); err != nil {
 		d.closed = true
 		eng.close()
 		_ = st.Close()
@@ -135,11 +159,24 @@ type Result struct {
 	Warnings []string        `json:"warnings"`
 }
 
+// ApplyOptions say how a configuration is put into force.
+type ApplyOptions struct {
+	// DryRun tells what would be done; files and addresses are not tried.
+	DryRun bool
+	// Force ends what initiators use: targets and LUNs that are not in the new
+	// configuration, disks that have to be closed to become what it says; and it
+	// cuts stores that are to be smaller.
+	Force bool
+	// Save has the served file take the text over; its earlier content is kept.
+	Save bool
+	// Revision is what the configuration in force must be at; 0: any.
+	Revision uint64
+}
+
 // Apply makes the daemon serve the configuration in text, which came from file
 // (for messages). What the two configurations have in common is not touched. On an
-// error nothing has changed, except where the error says so. With dryRun it tells
-// what it would do; files and addresses are then not tried.
-func (d *Daemon) Apply(file string, text []byte, dryRun bool) (*Result, error) {
+// error nothing has changed, except where the error says so.
+func (d *Daemon) Apply(file string, text []byte, o ApplyOptions) (*Result, error) {
 	cfg, err := config.Parse(file, text)
 	if err != nil {
 		return nil, AsErrors(err)
@@ -149,15 +186,37 @@ func (d *Daemon) Apply(file string, text []byte, dryRun bool) (*Result, error) {
 	if d.closed || d.closing.Load() {
 		return nil, errClosing()
 	}
-	if dryRun {
-		g := d.cur.Load()
-		p, err := makePlan(g, cfg, d.eng.sessions())
+	if g := d.cur.Load(); o.Revision != 0 && o.Revision != g.revision {
+		return nil, revisionError("configuration", g.revision, o.Revision)
+	}
+	return d.change(file, text, cfg, o, false)
+}
+
+// change applies or tells what it would do. d.write is held. edit: text is what is
+// in force with some changes, so the served file must have what is in force.
+func (d *Daemon) change(file string, text []byte, cfg *config.Config, o ApplyOptions, edit bool) (*Result, error) {
+	g := d.cur.Load()
+	if o.DryRun {
+		p, err := makePlan(g, cfg, d.eng.sessions(), o.Force)
 		if err != nil {
 			return nil, err
 		}
 		return result(p, true, g.revision), nil
 	}
-	return d.apply(file, text, cfg, time.Time{})
+	var s *staged
+	if o.Save {
+		var expect []byte
+		if edit {
+			expect = g.text
+		}
+		var err error
+		if s, err = d.stage(g, text, expect); err != nil {
+			return nil, err
+		}
+		defer s.abort()
+		file = d.served // where the text stands now
+	}
+	return d.apply(file, text, cfg, o, s, time.Time{})
 }
 
 func errClosing() error {
@@ -166,7 +225,7 @@ func errClosing() error {
 
 func result(p *plan, dryRun bool, revision uint64) *Result {
 	r := &Result{DryRun: dryRun, Revision: revision, Changes: config.Diff(p.old.cfg, p.cfg), Warnings: p.warnings}
-	if p.old.revision == 0 {
+	if !p.old.running {
 		// Settings are not a change from anything.
 		r.Changes = slices.DeleteFunc(r.Changes, func(c config.Change) bool { return c.Kind == "setting" })
 	}
@@ -300,6 +359,7 @@ func (d *Daemon) Config() ConfigText {
 func (d *Daemon) Disks() []DiskStatus {
 	g := d.cur.Load()
 	out := []DiskStatus{}
+	places := placesOf(g.cfg)
 	for i := range g.cfg.Disks {
 		c := &g.cfg.Disks[i]
 		k := g.disks[c.Name]
@@ -309,8 +369,9 @@ func (d *Daemon) Disks() []DiskStatus {
 		st := k.obj.status()
 		out = append(out, DiskStatus{
 			Name: c.Name, Store: c.Store, Size: st.size, BlockSize: c.BlockSize, PhysicalBlockSize: c.PhysicalBlockSize,
-			Cache: string(c.Cache), Thin: st.thin, ReadOnly: st.readOnly, Shared: c.Shared,
-			Serial: k.id.Serial, NAA: k.id.NAA, LUNs: lunsOf(g.cfg, c.Name), Stats: st.stats,
+			Cache: string(c.Cache), Thin: st.thin, ReadOnly: st.readOnly || c.ReadOnly, Shared: c.Shared, OnError: string(c.OnError),
+			Serial: k.id.Serial, NAA: k.id.NAA, LUNs: append([]string{}, places[c.Name]...), Stats: st.stats,
+			State: st.state, Error: st.err, Since: st.since, Held: st.held, Revision: g.revs["disk "+c.Name],
 		})
 	}
 	return out
@@ -323,15 +384,15 @@ func (d *Daemon) Targets() []TargetStatus {
 	out := []TargetStatus{}
 	for i := range g.cfg.Targets {
 		c := &g.cfg.Targets[i]
-		t := TargetStatus{Name: c.Name, LUNs: []LUNStatus{}, Sessions: count[c.Name]}
+		t := TargetStatus{Name: c.Name, LUNs: []LUNStatus{}, Sessions: count[c.Name], Revision: g.revs["target "+c.Name]}
 		if c.ISCSI != nil {
 			t.IQN, t.Alias = c.ISCSI.IQN, c.ISCSI.Alias
 		}
 		for _, l := range c.LUNs {
-			s := LUNStatus{LUN: l.LUN, Disk: l.Disk, ReadOnly: l.ReadOnly}
+			s := LUNStatus{LUN: l.LUN, Disk: l.Disk, ReadOnly: l.ReadOnly, Revision: g.revs["lun "+lunName(c.Name, l.LUN)]}
 			if k := g.disks[l.Disk]; k != nil {
 				st := k.obj.status()
-				s.Size, s.ReadOnly = st.size, l.ReadOnly || st.readOnly
+				s.Size, s.ReadOnly = st.size, l.ReadOnly || st.readOnly || k.cfg.ReadOnly
 			}
 			t.LUNs = append(t.LUNs, s)
 		}

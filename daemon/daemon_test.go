@@ -198,7 +198,7 @@ func TestServeAndClose(t *testing.T) {
 	if err != nil || !bytes.Equal(b[:512], bytes.Repeat([]byte{0x5a}, 512)) {
 		t.Errorf("what was written is not in the file: %v", err)
 	}
-	if _, err := d.Apply("x", w.config(w.one()), false); err == nil || AsErrors(err)[0].Code != CodeUnavailable {
+	if _, err := d.Apply("x", w.config(w.one()), ApplyOptions{}); err == nil || AsErrors(err)[0].Code != CodeUnavailable {
 		t.Errorf("apply after Close: %v", err)
 	}
 
@@ -266,14 +266,14 @@ func TestApply(t *testing.T) {
 		"- {name: t1, luns: [{lun: 0, disk: a}, {lun: 1, disk: b}], iscsi: {iqn: %q}}\n- {name: t2, luns: [{lun: 5, disk: n}], iscsi: {iqn: %q}}\n",
 		"file:"+w.dir+"/a.img", "file:"+w.dir+"/b.img", iqn1, iqn2), "127.0.0.1:0", "127.0.0.2:0")
 
-	dry, err := d.Apply("g.yaml", next, true)
+	dry, err := d.Apply("g.yaml", next, ApplyOptions{DryRun: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(d.Disks()) != 2 || d.Status().Revision != 1 {
 		t.Error("a dry run changed something")
 	}
-	res, err := d.Apply("g.yaml", next, false)
+	res, err := d.Apply("g.yaml", next, ApplyOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,16 +302,21 @@ func TestApply(t *testing.T) {
 	awaitSessions(t, d, 2)
 
 	// Nothing to do: nothing is done.
-	if res, err = d.Apply("g.yaml", next, false); err != nil || len(res.Changes) != 0 {
+	if res, err = d.Apply("g.yaml", next, ApplyOptions{}); err != nil || len(res.Changes) != 0 {
 		t.Errorf("%+v %v", res, err)
 	}
 
 	// Back again: LUN 1, target t2 with its session and the portal go.
-	dry, err = d.Apply("f.yaml", w.config(w.one()), true)
-	if err != nil || len(dry.Warnings) != 1 || !strings.Contains(dry.Warnings[0], "target t2 is removed: its sessions end ("+host+")") {
+	_, err = d.Apply("f.yaml", w.config(w.one()), ApplyOptions{})
+	if es := AsErrors(err); err == nil || len(es) != 2 || es[0].Code != CodeBusy || es[0].Object != "target t2" || !strings.Contains(es[0].Message, "is in use by "+host+",i,0x") ||
+		es[1].Object != "lun t1/1" || !strings.Contains(es[1].Hint, "--force") {
+		t.Errorf("%v", err)
+	}
+	dry, err = d.Apply("f.yaml", w.config(w.one()), ApplyOptions{DryRun: true, Force: true})
+	if err != nil || len(dry.Warnings) != 2 || !strings.Contains(dry.Warnings[0], "target t2 is removed: its sessions end: "+host) {
 		t.Errorf("%+v %v", dry, err)
 	}
-	if _, err = d.Apply("f.yaml", w.config(w.one()), false); err != nil {
+	if _, err = d.Apply("f.yaml", w.config(w.one()), ApplyOptions{Force: true}); err != nil {
 		t.Fatal(err)
 	}
 	r = run(t, c, iscsitest.Command{LUN: 1, CDB: make([]byte, 6)})
@@ -338,7 +343,7 @@ func TestApplyRefusals(t *testing.T) {
 		t.Helper()
 		before := d.Config()
 		for _, dry := range []bool{true, false} {
-			_, err := d.Apply("g.yaml", text, dry)
+			_, err := d.Apply("g.yaml", text, ApplyOptions{DryRun: dry})
 			if dry && code == CodeNotFound {
 				continue // not tried
 			}
@@ -369,7 +374,7 @@ func TestApplyRefusals(t *testing.T) {
 	// The same change without a session.
 	c.Close()
 	awaitSessions(t, d, 0)
-	if _, err := d.Apply("g.yaml", sub("a.img\"", "a.img\", cache: writethrough"), false); err != nil {
+	if _, err := d.Apply("g.yaml", sub("a.img\"", "a.img\", cache: writethrough"), ApplyOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if k := d.Disks()[0]; k.Cache != "writethrough" {
@@ -385,11 +390,11 @@ func TestReopenFails(t *testing.T) {
 	w.file("a.img", 1<<20)
 	d := w.start(w.config(w.one()))
 	text := string(w.config(w.one()))
-	_, err := d.Apply("g.yaml", []byte(strings.Replace(text, "a.img\"", "a.img\", size: 2MiB, readOnly: true", 1)), false)
+	_, err := d.Apply("g.yaml", []byte(strings.Replace(text, "a.img\"", "a.img\", size: 2MiB, blockSize: 4096", 1)), ApplyOptions{})
 	if err == nil || !strings.Contains(err.Error(), "a.img") {
 		t.Fatalf("%v", err)
 	}
-	if k := d.Disks(); k[0].ReadOnly || k[0].Size != 1<<20 {
+	if k := d.Disks(); k[0].BlockSize != 512 || k[0].Size != 1<<20 {
 		t.Errorf("%+v", k[0])
 	}
 	c := dial(t, d, iqn1, host)
@@ -397,7 +402,7 @@ func TestReopenFails(t *testing.T) {
 	read(t, c, 0, 3)
 	c.Close()
 	// Another file that is not there: the old one was never closed.
-	if _, err := d.Apply("g.yaml", []byte(strings.Replace(text, "a.img\"", "none.img\"", 1)), false); err == nil {
+	if _, err := d.Apply("g.yaml", []byte(strings.Replace(text, "a.img\"", "none.img\"", 1)), ApplyOptions{}); err == nil {
 		t.Fatal("no error")
 	}
 	read(t, dial(t, d, iqn1, host), 0, 3)
@@ -410,15 +415,22 @@ func TestGrow(t *testing.T) {
 	c := dial(t, d, iqn1, host)
 	read(t, c, 0, 0)
 	text := strings.Replace(string(w.config(w.one())), "a.img\"", "a.img\", size: 2MiB", 1)
-	if _, err := d.Apply("g.yaml", []byte(text), false); err != nil {
+	if _, err := d.Apply("g.yaml", []byte(text), ApplyOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	r := run(t, c, iscsitest.Command{CDB: []byte{0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0}, In: 8})
 	if !bytes.Equal(r.In, []byte{0, 0, 0x0f, 0xff, 0, 0, 2, 0}) {
 		t.Errorf("capacity %x", r.In)
 	}
-	if _, err := d.Apply("g.yaml", []byte(strings.Replace(text, "2MiB", "512KiB", 1)), false); err == nil || AsErrors(err)[0].Code != CodeBusy {
-		t.Errorf("shrinking a disk in use: %v", err)
+	if _, err := d.Apply("g.yaml", []byte(strings.Replace(text, "2MiB", "512KiB", 1)), ApplyOptions{}); err == nil || AsErrors(err)[0].Code != CodeInvalid || !strings.Contains(err.Error(), "use --force") {
+		t.Errorf("shrinking a disk: %v", err)
+	}
+	if _, err := d.Apply("g.yaml", []byte(strings.Replace(text, "2MiB", "512KiB", 1)), ApplyOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	r = run(t, c, iscsitest.Command{CDB: []byte{0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0}, In: 8})
+	if !bytes.Equal(r.In, []byte{0, 0, 0x03, 0xff, 0, 0, 2, 0}) {
+		t.Errorf("capacity %x", r.In)
 	}
 }
 
@@ -432,12 +444,12 @@ func TestSole(t *testing.T) {
 		t.Fatalf("a second initiator at a disk that is not shared: %v", err)
 	}
 	shared := []byte(strings.Replace(string(w.config(w.one())), "a.img\"", "a.img\", shared: true", 1))
-	if _, err := d.Apply("f.yaml", shared, false); err != nil {
+	if _, err := d.Apply("f.yaml", shared, ApplyOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	dial(t, d, iqn1, host+"2")
 	awaitSessions(t, d, 2)
-	if _, err := d.Apply("f.yaml", w.config(w.one()), false); err == nil || AsErrors(err)[0].Code != CodeBusy {
+	if _, err := d.Apply("f.yaml", w.config(w.one()), ApplyOptions{}); err == nil || AsErrors(err)[0].Code != CodeBusy {
 		t.Errorf("no longer shared while two are logged in: %v", err)
 	}
 }

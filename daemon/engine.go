@@ -5,6 +5,7 @@ import (
 
 	"github.com/vtgt/vtgt/config"
 	"github.com/vtgt/vtgt/daemon/state"
+	"github.com/vtgt/vtgt/iscsi/chap"
 )
 
 // engine is what the daemon drives: the loops with the SCSI core and the front
@@ -19,10 +20,18 @@ type engine interface {
 	newTarget(t *config.Target, relID uint16) (targetObject, error)
 	// listen binds an address; connections are not accepted before start.
 	listen(addr string) (portalObject, error)
+	// observe has f hear of changes that no configuration made: of which kind of
+	// object, its name, and what. Called once, before anything else.
+	observe(f func(kind, name, detail string))
+	// setDiscovery says which CHAP users may see the list of targets; none:
+	// everybody may.
+	setDiscovery(users []chap.Account)
 	// sessions are the sessions that exist now.
 	sessions() []Session
 	// traffic are counters of the front ends.
 	traffic() Traffic
+	// alive returns when every loop has gone round.
+	alive()
 	// stop closes all sessions within deadline.
 	stop(deadline time.Duration) error
 	// close ends the loops; everything else has been closed.
@@ -32,8 +41,13 @@ type engine interface {
 // diskObject is an open store with the unit on it.
 type diskObject interface {
 	status() diskState
-	// grow makes the store at least size bytes long.
-	grow(size int64) error
+	// resize makes the store size bytes long; a shorter one is cut.
+	resize(size int64) error
+	// setOnError changes what happens at errors to come.
+	setOnError(p config.OnError)
+	// resume re-opens a store that refuses writes, and lets a unit that stopped
+	// go on.
+	resume() error
 	// flush makes what was written stable.
 	flush(deadline time.Duration) error
 	// close lets the unit go, then the store. No target maps it any more.
@@ -43,8 +57,12 @@ type diskObject interface {
 // diskState is what a diskObject knows of itself.
 type diskState struct {
 	size     int64 // bytes
-	readOnly bool
+	readOnly bool  // the store was opened so
 	thin     bool
+	state    string // running, stopped, latched
+	err      string // that stopped it
+	since    *time.Time
+	held     int
 	stats    UnitStats
 }
 
@@ -52,10 +70,15 @@ type diskState struct {
 type targetObject interface {
 	mapLUN(lun uint16, d diskObject, readOnly bool) error
 	unmapLUN(lun uint16, deadline time.Duration) error
+	// remapLUN changes how a LUN is mapped; its commands go on.
+	remapLUN(lun uint16, readOnly bool, deadline time.Duration) error
 	// setSole says whether initiators of one name only may be logged in at a
 	// time, because the target has disks that they may write and that are not
 	// shared.
 	setSole(on bool)
+	// setAccess says who may log in from now on, and which LUNs that mapLUN and
+	// remapLUN map from now on are seen by whom.
+	setAccess(a *access)
 	// export makes the target reachable by its iSCSI name.
 	export() error
 	// unexport ends its sessions and makes it unreachable.

@@ -16,6 +16,8 @@ const (
 	CodeNotFound     Code = "not-found"      // a file, object or address is not there
 	CodeInUse        Code = "in-use"         // somebody else has it
 	CodeBusy         Code = "busy"           // initiators use it
+	CodeConflict     Code = "conflict"       // somebody else changed it meanwhile
+	CodeExists       Code = "exists"         // an object of this name is there
 	CodeDenied       Code = "denied"         // the system does not allow it
 	CodeRestart      Code = "restart-needed" // cannot change while the daemon runs
 	CodeTimeout      Code = "timeout"        // did not end in time

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vtgt/vtgt/config"
 	"github.com/vtgt/vtgt/daemon/state"
+	"github.com/vtgt/vtgt/iscsi/chap"
 )
 
 // fakeEngine keeps account of what is open and mapped, and fails on demand.
@@ -78,7 +79,9 @@ func (e *fakeEngine) openDisk(d *config.Disk, _ state.Disk, _ time.Duration) (di
 	return &fakeDisk{e, name, *d}, nil
 }
 func (k *fakeDisk) status() diskState         { return diskState{size: 1 << 20} }
-func (k *fakeDisk) grow(int64) error          { return k.e.do("grow", k.cfg.Name) }
+func (k *fakeDisk) resize(int64) error        { return k.e.do("resize", k.cfg.Name) }
+func (k *fakeDisk) setOnError(config.OnError) {}
+func (k *fakeDisk) resume() error             { return k.e.do("resume", k.cfg.Name) }
 func (k *fakeDisk) flush(time.Duration) error { return k.e.do("flush", k.cfg.Name) }
 func (k *fakeDisk) close(deadline time.Duration) error {
 	if err := k.e.do("close", k.cfg.Name); err != nil {
@@ -97,6 +100,8 @@ func (k *fakeDisk) close(deadline time.Duration) error {
 	k.e.flip(k.name, false)
 	return nil
 }
+
+func (e *fakeEngine) setDiscovery([]chap.Account) {}
 
 type fakeTarget struct {
 	e    *fakeEngine
@@ -131,10 +136,16 @@ func (o *fakeTarget) unmapLUN(lun uint16, _ time.Duration) error {
 	}
 	return nil
 }
-func (o *fakeTarget) setSole(bool)                 {}
-func (o *fakeTarget) export() error                { o.e.flip("export "+o.name, true); return nil }
-func (o *fakeTarget) unexport(time.Duration) error { o.e.flip("export "+o.name, false); return nil }
-func (o *fakeTarget) close()                       { o.e.flip("target "+o.name, false) }
+func (o *fakeTarget) remapLUN(uint16, bool, time.Duration) error { return nil }
+func (o *fakeTarget) setAccess(*access)                          {}
+func (o *fakeTarget) setSole(bool)                               {}
+func (o *fakeTarget) export() error                              { o.e.flip("export "+o.name, true); return nil }
+func (o *fakeTarget) unexport(time.Duration) error               { o.e.flip("export "+o.name, false); return nil }
+func (o *fakeTarget) close()                                     { o.e.flip("target "+o.name, false) }
+
+func (e *fakeEngine) alive() {}
+
+func (e *fakeEngine) observe(func(kind, name, detail string)) {}
 
 type fakePortal struct {
 	e *fakeEngine
@@ -198,7 +209,7 @@ func TestFaults(t *testing.T) {
 				t.Fatalf("at the start:\n%s", strings.Join(got, "\n"))
 			}
 			e.fail = fail
-			res, err := d.Apply("g.yaml", after, false)
+			res, err := d.Apply("g.yaml", after, ApplyOptions{})
 			e.fail = ""
 			want := wantBefore
 			if fail == "" {
@@ -214,13 +225,13 @@ func TestFaults(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s\nby\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"), strings.Join(e.calls, "\n"))
 			}
 			// From there both ways lead where they should.
-			if _, err := d.Apply("g.yaml", after, false); err != nil {
+			if _, err := d.Apply("g.yaml", after, ApplyOptions{}); err != nil {
 				t.Error(err)
 			}
 			if got := e.things(); !slices.Equal(got, wantAfter) {
 				t.Errorf("the second time\n%s", strings.Join(got, "\n"))
 			}
-			if _, err := d.Apply("f.yaml", before, false); err != nil {
+			if _, err := d.Apply("f.yaml", before, ApplyOptions{}); err != nil {
 				t.Error(err)
 			}
 			if got := e.things(); !slices.Equal(got, wantBefore) {
@@ -248,14 +259,14 @@ func TestLostDisk(t *testing.T) {
 	want := e.things()
 	bad := &brokenEngine{fakeEngine: e, broken: true}
 	d.eng = bad
-	if _, err := d.Apply("f", two, false); err == nil {
+	if _, err := d.Apply("f", two, ApplyOptions{}); err == nil {
 		t.Fatal("no error")
 	}
 	if len(d.Disks()) != 0 || len(d.Targets()) != 1 {
 		t.Errorf("%+v %+v", d.Disks(), d.Targets())
 	}
 	bad.broken = false
-	if _, err := d.Apply("f", one, false); err != nil {
+	if _, err := d.Apply("f", one, ApplyOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := e.things(); !slices.Equal(got, want) {

@@ -15,10 +15,14 @@ type graph struct {
 	file     string // where cfg came from
 	text     []byte
 	revision uint64
+	running  bool // published by an Apply, not the nothing before the first one
 	applied  time.Time
-	disks    map[string]*disk
-	targets  map[string]*target
-	portals  map[string]portalObject // by the address as configured
+	// revs are the revisions at which objects ("disk root1", "lun vm1/0") came or
+	// last changed.
+	revs    map[string]uint64
+	disks   map[string]*disk
+	targets map[string]*target
+	portals map[string]portalObject // by the address as configured
 }
 
 type disk struct {
@@ -36,6 +40,7 @@ type target struct {
 func newGraph() *graph {
 	return &graph{
 		cfg:     &config.Config{},
+		revs:    map[string]uint64{},
 		disks:   map[string]*disk{},
 		targets: map[string]*target{},
 		portals: map[string]portalObject{},
@@ -45,8 +50,20 @@ func newGraph() *graph {
 // clone is a copy whose maps may be changed.
 func (g *graph) clone() *graph {
 	n := *g
+	n.revs = maps.Clone(g.revs)
 	n.disks, n.targets, n.portals = maps.Clone(g.disks), maps.Clone(g.targets), maps.Clone(g.portals)
 	return &n
+}
+
+// placesOf lists the places "TARGET/NUMBER" of all disks.
+func placesOf(c *config.Config) map[string][]string {
+	m := make(map[string][]string, len(c.Disks))
+	for i := range c.Targets {
+		for _, l := range c.Targets[i].LUNs {
+			m[l.Disk] = append(m[l.Disk], lunName(c.Targets[i].Name, l.LUN))
+		}
+	}
+	return m
 }
 
 // lunsOf lists the places "TARGET/NUMBER" at which a disk is mapped.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/config"
 )
 
@@ -74,6 +75,12 @@ func CheckHost(c *config.Config) error {
 				add(CodeInvalid, p+" is empty", "run: truncate -s 10G "+p)
 			case n%int64(d.BlockSize) != 0:
 				add(CodeInvalid, fmt.Sprintf("%s has %d bytes, which is not a multiple of the block size %d", p, n, d.BlockSize), fmt.Sprintf("run: truncate -s %%%d %s", d.BlockSize, p))
+			}
+		}
+		if scheme == "block" {
+			// A signature alone may be an initiator's.
+			if e := backing.HostRefusal(p, true); e != nil {
+				add(CodeInUse, p+": "+e.Problem, e.Hint)
 			}
 		}
 		for _, o := range files {

@@ -13,9 +13,16 @@ import (
 type plan struct {
 	old *graph
 	cfg *config.Config
+	// was and is are the two configurations with their objects by name.
+	was, is *config.Index
+	force   bool
+	// users are those logged in by target; places the LUNs of the old
+	// configuration by disk.
+	users  map[string][]string
+	places map[string][]string
 
 	open   []string // disks to open, in the order of cfg
-	grow   []string // disks whose store becomes longer while it is served
+	resize []string // disks whose store changes its size while it is served
 	reopen []string // disks to close and open again: nobody uses them
 	close  []string // disks to close
 
@@ -26,6 +33,7 @@ type plan struct {
 
 	unmap []mapping // of targets that stay
 	mapIn []mapping // into targets that stay
+	remap []mapping // of targets that stay: other options, the same disk
 
 	addPortals    []string
 	removePortals []string
@@ -38,18 +46,38 @@ type mapping struct {
 	lun    config.LUN
 }
 
-// makePlan refuses what cannot be done while initiators are logged in and what
-// needs a restart; the error then holds every refusal.
-func makePlan(old *graph, cfg *config.Config, sessions []Session) (*plan, error) {
-	p := &plan{old: old, cfg: cfg}
+// makePlan refuses what needs a restart, and, without force, what takes something
+// away from initiators that are logged in; the error then holds every refusal.
+func makePlan(old *graph, cfg *config.Config, sessions []Session, force bool) (*plan, error) {
+	p := &plan{old: old, cfg: cfg, was: old.cfg.Index(), is: cfg.Index(), force: force, users: map[string][]string{}, places: placesOf(old.cfg)}
+	for i := range sessions {
+		if s := &sessions[i]; !s.Discovery {
+			p.users[s.Target] = append(p.users[s.Target], s.user())
+		}
+	}
+	for _, who := range p.users {
+		slices.Sort(who)
+	}
 	var bad collect
-	if old.revision > 0 {
+	if old.running {
 		p.settings(&bad)
 	}
+	p.disks(&bad)
 	p.targets(&bad, sessions)
-	p.disks(&bad, sessions)
-	p.portals()
+	p.portals(&bad, sessions)
 	return p, bad.err()
+}
+
+// inUse refuses to take something away from who uses it; with force it warns.
+func (p *plan) inUse(bad *collect, object, what string, who []string, hint string) {
+	if len(who) == 0 {
+		return
+	}
+	if p.force {
+		p.warnings = append(p.warnings, object+" "+what+": "+enumerate(who))
+		return
+	}
+	bad.add(&Error{Code: CodeBusy, Object: object, Message: "is in use by " + enumerate(who), Hint: hint})
 }
 
 // settings cannot change while the daemon runs.
@@ -73,43 +101,57 @@ func (p *plan) targets(bad *collect, sessions []Session) {
 	old := p.old.cfg
 	for i := range old.Targets {
 		t := &old.Targets[i]
-		if p.cfg.Target(t.Name) != nil {
+		if p.is.Target(t.Name) != nil {
 			continue
 		}
 		p.removeTargets = append(p.removeTargets, t.Name)
-		if who := initiators(sessions, t.Name); len(who) > 0 {
-			p.warnings = append(p.warnings, fmt.Sprintf("target %s is removed: its sessions end (%s)", t.Name, strings.Join(who, ", ")))
-		}
+		p.inUse(bad, "target "+t.Name, "is removed: its sessions end", p.users[t.Name], "log them out first, or use --force: their sessions end and their commands are aborted")
 	}
 	for i := range p.cfg.Targets {
 		t := &p.cfg.Targets[i]
-		o := old.Target(t.Name)
+		o := p.was.Target(t.Name)
 		if o == nil {
 			p.addTargets = append(p.addTargets, t.Name)
 			continue
 		}
 		if !sameExport(o, t) {
-			if who := initiators(sessions, t.Name); len(who) > 0 {
+			if who := p.users[t.Name]; len(who) > 0 && !force(p, "target "+t.Name+" changes its export: its sessions end: "+enumerate(who)) {
 				bad.add(&Error{Code: CodeBusy, Object: "target " + t.Name,
-					Message: "its iSCSI export cannot change while initiators are logged in (" + strings.Join(who, ", ") + ")",
-					Hint:    "log them out first, or add a second target with the new name"})
+					Message: "its iSCSI export cannot change while initiators are logged in (" + enumerate(who) + ")",
+					Hint:    "log them out first, or add a second target with the new name, or use --force: their sessions end"})
 			}
 			p.replaceTargets = append(p.replaceTargets, t.Name)
 			continue
 		}
-		if who := initiators(sessions, t.Name); len(who) > 1 && sole(p.cfg, t) {
+		if len(p.users[t.Name]) > 1 && sole(p.is, t) {
+			who := initiators(sessions, t.Name)
+			if len(who) < 2 {
+				goto luns
+			}
 			bad.add(&Error{Code: CodeBusy, Object: "target " + t.Name,
 				Message: "would have a disk that is not shared, but several initiators are logged in (" + strings.Join(who, ", ") + ")",
 				Hint:    "write shared: true at its disks if the initiators know of each other, or log out all but one"})
 		}
+	luns:
+		was, is := lunsByNumber(o), lunsByNumber(t)
 		for _, l := range o.LUNs {
-			if n := lunOf(t, l.LUN); (n == nil || *n != l) && p.old.disks[l.Disk] != nil {
+			if p.old.disks[l.Disk] == nil {
+				continue
+			}
+			n, stays := is[l.LUN]
+			if stays = stays && n.Disk == l.Disk; !stays {
 				p.unmap = append(p.unmap, mapping{t.Name, l})
+				p.inUse(bad, "lun "+lunName(t.Name, l.LUN), "is taken away", p.users[t.Name], "have them let go of it and log them out first, or use --force: commands under way are aborted")
+				continue
+			}
+			// What the store itself refuses is no change of the place.
+			if d, od := p.is.Disk(l.Disk), p.was.Disk(l.Disk); n.Initiators != l.Initiators || d != nil && od != nil && !slices.Contains(p.reopen, l.Disk) && (n.ReadOnly || d.ReadOnly) != (l.ReadOnly || od.ReadOnly) {
+				p.remap = append(p.remap, mapping{t.Name, n})
 			}
 		}
 		for _, l := range t.LUNs {
 			// A disk that was lost (see undo) comes back to where it was.
-			if n := lunOf(o, l.LUN); n == nil || *n != l || p.old.disks[l.Disk] == nil {
+			if n, ok := was[l.LUN]; !ok || n.Disk != l.Disk || p.old.disks[l.Disk] == nil {
 				p.mapIn = append(p.mapIn, mapping{t.Name, l})
 			}
 		}
@@ -120,18 +162,35 @@ func sameExport(a, b *config.Target) bool {
 	if a.ISCSI == nil || b.ISCSI == nil {
 		return a.ISCSI == b.ISCSI
 	}
-	return *a.ISCSI == *b.ISCSI
+	// Who may log in changes while the export is served.
+	return a.ISCSI.IQN == b.ISCSI.IQN && a.ISCSI.Alias == b.ISCSI.Alias
 }
 
 // sole tells whether initiators of one name only may use target t of c: it has a
 // disk that they may write and that is not shared.
-func sole(c *config.Config, t *config.Target) bool {
+func sole(c *config.Index, t *config.Target) bool {
 	for _, l := range t.LUNs {
 		if d := c.Disk(l.Disk); d != nil && !d.Shared && !d.ReadOnly && !l.ReadOnly {
 			return true
 		}
 	}
 	return false
+}
+
+// force notes what is done by force; false: it is not to be.
+func force(p *plan, what string) bool {
+	if p.force {
+		p.warnings = append(p.warnings, what)
+	}
+	return p.force
+}
+
+func lunsByNumber(t *config.Target) map[uint16]config.LUN {
+	m := make(map[uint16]config.LUN, len(t.LUNs))
+	for _, l := range t.LUNs {
+		m[l.LUN] = l
+	}
+	return m
 }
 
 func lunOf(t *config.Target, n uint16) *config.LUN {
@@ -143,9 +202,9 @@ func lunOf(t *config.Target, n uint16) *config.LUN {
 	return nil
 }
 
-func (p *plan) disks(bad *collect, sessions []Session) {
+func (p *plan) disks(bad *collect) {
 	for i := range p.old.cfg.Disks {
-		if n := p.old.cfg.Disks[i].Name; p.cfg.Disk(n) == nil && p.old.disks[n] != nil {
+		if n := p.old.cfg.Disks[i].Name; p.is.Disk(n) == nil && p.old.disks[n] != nil {
 			p.close = append(p.close, n)
 		}
 	}
@@ -156,71 +215,80 @@ func (p *plan) disks(bad *collect, sessions []Session) {
 			p.open = append(p.open, d.Name)
 			continue
 		}
-		grow, same := unchanged(od, d)
-		switch {
-		case grow:
-			p.grow = append(p.grow, d.Name)
-			continue
-		case same:
+		size, same := unchanged(od, d)
+		if size {
+			p.resize = append(p.resize, d.Name)
+			if has := od.obj.status().size; int64(d.Size) < has && !force(p, fmt.Sprintf("disk %s is cut from %s to %s: what lies behind is lost", d.Name, config.Size(has), d.Size)) {
+				bad.add(&Error{Code: CodeInvalid, Object: "disk " + d.Name,
+					Message: fmt.Sprintf("has %s: to cut it to %s would lose what lies behind", config.Size(has), d.Size),
+					Hint:    "have the initiators use less of it first (file system, partitions), then use --force"})
+			}
+		}
+		if same {
 			continue
 		}
 		// In use by what it was, and by what it is to be: a session that will
 		// find the disk in its target afterwards would see it change.
 		var who []string
-		for _, l := range lunsOf(p.old.cfg, d.Name) {
+		for _, l := range p.places[d.Name] {
 			t, _, _ := strings.Cut(l, "/")
-			if slices.Contains(p.removeTargets, t) {
-				continue
+			if p.is.Target(t) != nil {
+				who = append(who, p.users[t]...)
 			}
-			who = append(who, initiators(sessions, t)...)
 		}
-		if len(who) > 0 {
-			slices.Sort(who)
+		if len(who) > 0 && !force(p, "disk "+d.Name+" is closed and opened again, commands under way are aborted: "+enumerate(who)) {
 			what := config.Diff(&config.Config{Disks: []config.Disk{od.cfg}}, &config.Config{Disks: []config.Disk{*d}})
 			detail := ""
 			if len(what) > 0 {
 				detail = " (" + what[0].Detail + ")"
 			}
 			bad.add(&Error{Code: CodeBusy, Object: "disk " + d.Name,
-				Message: "cannot change" + detail + " while initiators use it: " + strings.Join(slices.Compact(who), ", "),
-				Hint:    "log them out or take the disk out of its targets first; the rest of the file can be applied when this disk is left as it was"})
+				Message: "cannot change" + detail + " while initiators use it: " + enumerate(who),
+				Hint:    "log them out or take the disk out of its targets first, or use --force: commands under way are aborted"})
 		}
 		p.reopen = append(p.reopen, d.Name)
 	}
 }
 
 // unchanged tells whether the running disk od serves d as it stands, after its
-// store has grown where grow is true.
-func unchanged(od *disk, d *config.Disk) (grow, same bool) {
+// store has changed its size where resize is true.
+func unchanged(od *disk, d *config.Disk) (resize, same bool) {
 	a, b := od.cfg, *d
 	// Declarations about the future, not properties of what runs.
-	a.Shared, a.Create = b.Shared, b.Create
+	a.Shared, a.Create, a.Claim, a.OnError = b.Shared, b.Create, b.Claim, b.OnError
+	var st diskState
+	if a != b {
+		st = od.obj.status()
+	}
+	if a.ReadOnly != b.ReadOnly && !st.readOnly {
+		a.ReadOnly = b.ReadOnly // each of its LUNs says so
+	}
 	if a.Size != b.Size {
 		scheme, _ := config.SplitStore(b.Store)
-		if scheme == "file" && !b.ReadOnly {
-			has := od.obj.status().size
-			a.Size = b.Size
-			if a == b && (b.Size == 0 || int64(b.Size) == has) {
-				return false, true
+		if c := a; (scheme == "file" || scheme == "mem") && !st.readOnly {
+			if c.Size = b.Size; c == b {
+				return b.Size != 0 && int64(b.Size) != st.size, true
 			}
-			if a == b && int64(b.Size) > has {
-				return true, true
-			}
-			a.Size = od.cfg.Size
 		}
 	}
 	return false, a == b
 }
 
-func (p *plan) portals() {
-	for _, a := range p.old.cfg.ISCSI.Portals {
-		if !slices.Contains(p.cfg.ISCSI.Portals, a) {
-			p.removePortals = append(p.removePortals, a)
-		}
-	}
+func (p *plan) portals(bad *collect, sessions []Session) {
+	is := make(map[string]bool, len(p.cfg.ISCSI.Portals))
 	for _, a := range p.cfg.ISCSI.Portals {
+		is[a] = true
 		if _, ok := p.old.portals[a]; !ok {
 			p.addPortals = append(p.addPortals, a)
+		}
+	}
+	for _, a := range p.old.cfg.ISCSI.Portals {
+		if is[a] {
+			continue
+		}
+		p.removePortals = append(p.removePortals, a)
+		if o := p.old.portals[a]; o != nil {
+			p.inUse(bad, "portal "+a, "takes no more logins", portalUsers(sessions, o.addr()), "log them out first, or use --force: they go on, but cannot come back by it")
 		}
 	}
 }

@@ -27,19 +27,28 @@ type UnitStats struct {
 
 // DiskStatus is a disk.
 type DiskStatus struct {
-	Name              string    `json:"name"`
-	Store             string    `json:"store"`
-	Size              int64     `json:"size"` // bytes
-	BlockSize         int       `json:"blockSize"`
-	PhysicalBlockSize int       `json:"physicalBlockSize"`
-	Cache             string    `json:"cache"`
-	Thin              bool      `json:"thin"`
-	ReadOnly          bool      `json:"readOnly"`
-	Shared            bool      `json:"shared"`
-	Serial            string    `json:"serial"`
-	NAA               string    `json:"naa"`
-	LUNs              []string  `json:"luns"` // TARGET/NUMBER
-	Stats             UnitStats `json:"stats"`
+	Name              string   `json:"name"`
+	Store             string   `json:"store"`
+	Size              int64    `json:"size"` // bytes
+	BlockSize         int      `json:"blockSize"`
+	PhysicalBlockSize int      `json:"physicalBlockSize"`
+	Cache             string   `json:"cache"`
+	Thin              bool     `json:"thin"`
+	ReadOnly          bool     `json:"readOnly"`
+	Shared            bool     `json:"shared"`
+	Serial            string   `json:"serial"`
+	NAA               string   `json:"naa"`
+	OnError           string   `json:"onError"`
+	LUNs              []string `json:"luns"` // TARGET/NUMBER
+	// State is running; stopped: its commands are held since an error; latched:
+	// it refuses writes since a sync failed.
+	State string     `json:"state"`
+	Error string     `json:"error,omitempty"` // that stopped it
+	Since *time.Time `json:"since,omitempty"` // when
+	Held  int        `json:"held,omitempty"`  // commands
+	// Revision at which the configuration of it came or last changed.
+	Revision uint64    `json:"revision"`
+	Stats    UnitStats `json:"stats"`
 }
 
 // LUNStatus is a place in a target.
@@ -48,6 +57,7 @@ type LUNStatus struct {
 	Disk     string `json:"disk"`
 	Size     int64  `json:"size"` // bytes
 	ReadOnly bool   `json:"readOnly"`
+	Revision uint64 `json:"revision"`
 }
 
 // TargetStatus is a target.
@@ -57,6 +67,8 @@ type TargetStatus struct {
 	Alias    string      `json:"alias,omitempty"`
 	LUNs     []LUNStatus `json:"luns"`
 	Sessions int         `json:"sessions"`
+	// Revision at which it or one of its LUNs came or last changed.
+	Revision uint64 `json:"revision"`
 }
 
 // ExportStatus is one way to reach a target.

@@ -28,10 +28,10 @@ func (c *conn) intakeCommand(h *pdu.BHS, ahs []byte, dsl int) bool {
 	itt := h.ITT()
 	if itt == pdu.ReservedTag || h.Attr() > pdu.AttrACA {
 		c.complain(badFormat, "SCSI Command with a reserved field value, connection dropped", "header", h.String())
-		c.rejectAndEnd(nil, pdu.RejectInvalidField)
+		c.rejectAndEnd(pdu.RejectInvalidField)
 		return true
 	}
-	if c.find(itt) != nil {
+	if s.find(itt) != nil {
 		c.complain(badTag, "initiator task tag in use", "header", h.String())
 		c.reject(h, pdu.RejectTaskInProgress)
 		s.skip(h)
@@ -76,8 +76,8 @@ func (c *conn) intakeCommand(h *pdu.BHS, ahs []byte, dsl int) bool {
 	r.unsolicited = more
 	if r.dataOut && r.room > 0 && (dsl > 0 || more) && (s.unserved > 0 || !r.alloc()) {
 		// Nothing may wait here for memory that is freed only by data which
-		// come behind this PDU.
-		if c.owed == 0 && s.unserved == 0 {
+		// come behind this PDU, or by commands that wait for this one.
+		if c.owed == 0 && s.unserved == 0 && !s.hoards() {
 			r.release()
 			c.starve()
 			return false
@@ -99,7 +99,7 @@ func (c *conn) parseAHS(r *request, b []byte) bool {
 	if err != nil {
 		c.complain(badFormat, "bad additional header segment, connection dropped", "error", err)
 		r.release()
-		c.rejectAndEnd(nil, pdu.RejectInvalidField)
+		c.rejectAndEnd(pdu.RejectInvalidField)
 		return false
 	}
 	if a.HasBidi {
@@ -137,6 +137,10 @@ func (c *conn) failCommand(r *request, s scsi.Sense) {
 func (c *conn) startCommand(r *request) {
 	c.traffic.commands++
 	r.state = stData
+	if r.unsolicited || r.dataOut && r.got < r.room {
+		r.announced = true
+		c.lane.Announce(&r.task)
+	}
 	if !r.unsolicited {
 		c.advance(r)
 	}
@@ -169,6 +173,7 @@ func (c *conn) submit(r *request) {
 	c.settle(r)
 	c.sess.pass(r)
 	r.state = stCore
+	r.announced = false // Submit knows
 	t := &r.task
 	t.DataIn, t.DataOut, t.Offered = nil, nil, 0
 	if r.h.Write() {
@@ -192,10 +197,15 @@ func (s *session) Done(t *scsi.Task) {
 		r.release()
 		return
 	}
-	if t.Aborted {
+	if t.Aborted && !r.late {
 		r.retire()
 		r.release()
 		return
+	}
+	if t.Aborted {
+		// By a function that came before it in the order of commands, but
+		// reached the core after it: the initiator waits for an answer.
+		r.bare(scsi.StatusTaskAborted)
 	}
 	c.answer(r)
 }
@@ -216,13 +226,15 @@ func (c *conn) owe(r *request) {
 	if !r.owed {
 		r.owed = true
 		c.owed++
+		c.sess.owed++
 	}
 }
 
 func (c *conn) settle(r *request) {
 	if r.owed {
 		r.owed = false
-		if c.owed--; c.owed == 0 {
+		c.owed--
+		if c.sess.owed--; c.sess.owed == 0 {
 			c.sess.unbar()
 		}
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/vtgt/vtgt/internal/loop"
 	"github.com/vtgt/vtgt/iscsi/login"
+	"github.com/vtgt/vtgt/iscsi/pdu"
 	"github.com/vtgt/vtgt/scsi"
 )
 
@@ -16,6 +17,10 @@ type conn struct {
 	lane lane
 	ep   endpoint
 	text *login.Text
+	info SessionInfo // of its own login
+
+	// params are the results of its login; text negotiation changes them.
+	params login.Params
 
 	headerDigest, dataDigest  bool
 	initialR2T, immediateData bool
@@ -27,8 +32,6 @@ type conn struct {
 	receiver
 	sender
 
-	// tags are the commands by initiator task tag, chained.
-	tags    [256]*request
 	nextTag uint32 // target transfer tag
 
 	requests int // alive
@@ -41,6 +44,12 @@ type conn struct {
 	memoryless bool // the next PDU waits for memory
 	waiting    bool // in the shard's list of waiters
 	nextWait   *conn
+
+	// logouts are requests on other connections that wait for the end of this
+	// one; gone is closed then.
+	logouts  []*request
+	goneNode loop.Node
+	gone     chan struct{}
 
 	again     loop.Node // posted: pump
 	timer     loop.Timer
@@ -55,12 +64,11 @@ type conn struct {
 	published published
 }
 
-const tagBuckets = 256
-
-// newConn makes the connection of s. What was read behind the login comes along.
-func newConn(s *session, ep endpoint, ln lane, p *login.Params, rest []byte) *conn {
+// newConn makes a connection of s. What was read behind the login comes along.
+func newConn(s *session, ep endpoint, ln lane, p *login.Params, info *SessionInfo, rest []byte) *conn {
 	c := &conn{
-		srv: s.srv, sess: s, sh: s.sh, lane: ln, ep: ep,
+		srv: s.srv, sess: s, sh: s.sh, lane: ln, ep: ep, info: *info, params: *p,
+		gone:         make(chan struct{}),
 		headerDigest: p.HeaderDigest, dataDigest: p.DataDigest,
 		initialR2T: p.InitialR2T, immediateData: p.ImmediateData,
 		maxRecv:    int(p.MaxRecvDataSegmentLength),
@@ -76,10 +84,8 @@ func newConn(s *session, ep endpoint, ln lane, p *login.Params, rest []byte) *co
 	c.again.Init((*connAgain)(c))
 	c.deferred.Init((*connFlush)(c))
 	c.timer.Init((*connTimer)(c))
-	s.c = c
-	s.expCmdSN = p.ExpCmdSN
-	s.maxCmdSN = p.ExpCmdSN + uint32(s.srv.limits.Window) - 1
-	c.text = login.NewText(s.srv.textConfig(s.info.local), &s.params)
+	c.goneNode.Init((*connGone)(c))
+	c.text = login.NewText(s.srv.textConfig(&c.info), &c.params)
 	return c
 }
 
@@ -89,7 +95,10 @@ type (
 	connAgain conn
 	connFlush conn
 	connTimer conn
+	connGone  conn
 )
+
+func (n *connGone) Handle(*loop.Node) { n.sess.departed((*conn)(n)) }
 
 func (n *connReady) Ready(_ *loop.Source, ev loop.Events) {
 	c := (*conn)(n)
@@ -110,26 +119,40 @@ func (n *connFlush) Handle(*loop.Node) {
 	c := (*conn)(n)
 	if !c.dead {
 		c.flush()
-		if !c.dead && c.lane != nil {
-			c.lane.Kick() // flush may have delivered
-		}
+		c.sess.kick() // flush may have delivered
 	}
 }
 
 // open opens the endpoint and handles what has come already. On the loop.
 func (c *conn) open() error {
 	if err := c.ep.open(c.sh.l, loop.In, (*connReady)(c)); err != nil {
-		c.dead = true
-		c.ep.close()
-		c.sess.closed()
+		c.drop()
 		return err
 	}
 	c.lastIn = c.sh.l.Now()
 	c.sh.l.After(&c.timer, tick)
 	c.pump()
 	c.rearm()
+	c.obey(c.sess.told)
 	(*sessionStop)(c.sess).Handle(nil) // orders given meanwhile
 	return nil
+}
+
+// obey does what stop asked for.
+func (c *conn) obey(order uint32) {
+	if c.dead {
+		return
+	}
+	s := c.sess
+	switch {
+	case order&orderEnd != 0:
+		c.drop()
+	case order&orderDrop != 0:
+		c.async(pdu.AsyncDropSession, 0, s.params.DefaultTime2Wait, 0)
+		c.end()
+	case order&orderLogout != 0:
+		c.async(pdu.AsyncLogoutRequest, 0, 0, uint16(max(1, s.srv.logoutGrace/time.Second)))
+	}
 }
 
 // stopReading: nothing more may come in now.
@@ -167,8 +190,8 @@ func (c *conn) memoryBack() {
 	if c.memoryless && !c.dead {
 		c.memoryless = false
 		c.pump()
-	} else if c.lane != nil {
-		c.lane.Kick()
+	} else {
+		c.sess.kick()
 	}
 	c.rearm()
 }
@@ -194,34 +217,9 @@ func (c *conn) start(r *request) {
 }
 
 // coreLane is the lane for scsi.TMF.
-func (c *conn) coreLane() *scsi.Lane { return c.sess.core }
-
-func bucket(itt uint32) uint32 { return itt * 0x9e3779b1 >> 24 }
-
-// find looks a command up by its tag.
-func (c *conn) find(itt uint32) *request {
-	for r := c.tags[bucket(itt)]; r != nil; r = r.chain {
-		if r.h.ITT() == itt {
-			return r
-		}
-	}
-	return nil
-}
-
-func (c *conn) insert(r *request) {
-	p := &c.tags[bucket(r.h.ITT())]
-	r.chain, *p = *p, r
-	r.tagged = true
-}
-
-func (c *conn) remove(r *request) {
-	for p := &c.tags[bucket(r.h.ITT())]; *p != nil; p = &(*p).chain {
-		if *p == r {
-			*p = r.chain
-			break
-		}
-	}
-	r.chain, r.tagged = nil, false
+func (c *conn) coreLane() *scsi.Lane {
+	ln, _ := c.lane.(*scsi.Lane)
+	return ln
 }
 
 // end closes the connection as soon as the output is sent.
@@ -235,7 +233,8 @@ func (c *conn) end() {
 }
 
 // drop closes the connection now and gives back what the core does not hold; the
-// rest follows as its tasks end.
+// rest follows as its tasks end. Whoever calls it must not take the session's order
+// for granted afterwards: the session may have ended.
 func (c *conn) drop() {
 	if c.dead {
 		return
@@ -244,7 +243,6 @@ func (c *conn) drop() {
 	c.ep.close()
 	c.sh.l.Stop(&c.timer)
 	c.sh.forget(c)
-	c.sess.barrier = nil
 	if r := c.cur; r != nil && r.state == stArriving {
 		r.release()
 	}
@@ -262,24 +260,18 @@ func (c *conn) drop() {
 		r = next
 	}
 	c.first, c.last = nil, nil
-	for i, r := range c.sess.held {
-		c.sess.held[i] = nil
-		if r != nil && r != &c.sess.hole {
-			r.release()
-		}
-	}
-	for i := range c.tags {
-		for r := c.tags[i]; r != nil; {
-			next := r.chain
-			if r.state == stData {
-				r.release()
-			}
-			r = next
-		}
-	}
 	c.published.set(&c.traffic)
-	c.srv.retireTraffic(c)
-	c.sess.closed()
+	c.sess.left(c)
+}
+
+// cutOff drops the connection because of what its peer did or did not do; the peer
+// may hear of it by another connection.
+func (c *conn) cutOff() {
+	if c.dead {
+		return
+	}
+	c.drop()
+	c.sess.notice(c)
 }
 
 const tick = time.Second
@@ -303,7 +295,7 @@ func (n *connTimer) Expired(*loop.Timer) {
 	case l.PingInterval < 0 || c.ending:
 	case c.pinged != 0 && now-c.pinged > int64(l.PingTimeout) && !c.stopReading():
 		c.complain(peerSilent, "no answer to a ping, connection dropped", "after", l.PingTimeout)
-		c.drop()
+		c.cutOff()
 		return
 	case c.pinged == 0 && now-c.lastIn > int64(l.PingInterval):
 		c.ping(now)
@@ -314,8 +306,12 @@ func (n *connTimer) Expired(*loop.Timer) {
 		c.stalledAt = now
 	} else if now-c.stalledAt > int64(l.StallTimeout) {
 		c.complain(peerStalled, "no progress, connection dropped", "owed", c.owed, "for", l.StallTimeout)
-		c.drop()
+		c.cutOff()
 		return
+	}
+	if c.sess.overdue(now) {
+		c.complain(peerStalled, "a missing command did not come, session dropped", "CmdSN", c.sess.expCmdSN, "for", l.StallTimeout)
+		c.sess.stop(orderDrop)
 	}
 	c.sh.l.After(&c.timer, tick)
 }

@@ -66,58 +66,101 @@ func (c *conn) startText(r *request) {
 	if len(text) > 0 {
 		r.ctl = append([]byte(nil), text...)
 	}
-	c.maxSend = min(c.sess.params.MaxXmitDataSegmentLength, maxPDUData)
+	c.maxSend = min(c.params.MaxXmitDataSegmentLength, maxPDUData)
 	r.state = stSend
 	c.queue(r)
 }
 
-// startLogout answers a Logout Request (§11.14). With one connection in each session,
-// closing it and closing the session are the same.
+// startLogout answers a Logout Request (RFC 7143 §11.14). The answer comes when the
+// tasks of the connections concerned have ended; those of its own connection end when
+// it has been sent.
 func (c *conn) startLogout(r *request) {
+	s := c.sess
 	resp := pdu.LogoutSuccess
+	r.state = stSend
 	switch reason := r.h.LogoutReason(); {
-	case reason == pdu.LogoutRecovery:
-		resp = pdu.LogoutRecoveryUnsupported
-	case reason == pdu.LogoutCloseConnection && r.h.CID() != c.sess.params.CID:
-		resp = pdu.LogoutCIDNotFound
 	case reason > pdu.LogoutRecovery:
 		c.reject(&r.h, pdu.RejectInvalidField)
 		r.release()
 		return
+	case reason == pdu.LogoutRecovery:
+		resp = pdu.LogoutRecoveryUnsupported
+	case reason == pdu.LogoutCloseSession:
+		for i := len(s.conns) - 1; i >= 0; i-- {
+			if o := s.conns[i]; o != c {
+				o.drop()
+			}
+		}
+		for _, o := range s.leaving {
+			o.logouts = append(o.logouts, r)
+			r.waits++
+		}
+	case r.h.CID() != c.info.CID:
+		o := s.conn(r.h.CID())
+		if o != nil {
+			o.drop()
+		}
+		for _, l := range s.leaving {
+			if l.info.CID == r.h.CID() {
+				o = l
+			}
+		}
+		if o == nil {
+			resp = pdu.LogoutCIDNotFound
+			break
+		}
+		o.logouts = append(o.logouts, r)
+		r.waits++
 	}
-	r.h.SetResponse(uint8(resp))
-	r.state = stSend
+	r.logout = resp
+	if r.waits == 0 {
+		c.answerLogout(r)
+	}
+}
+
+// loggedOut hears that a connection that r waits for has ended.
+func (c *conn) loggedOut(r *request) {
+	if r.waits--; r.waits > 0 {
+		return
+	}
+	if c.dead {
+		r.release()
+		return
+	}
+	c.answerLogout(r)
+}
+
+func (c *conn) answerLogout(r *request) {
+	own := r.logout == pdu.LogoutSuccess &&
+		(r.h.LogoutReason() == pdu.LogoutCloseSession || r.h.CID() == c.info.CID)
+	r.h.SetResponse(uint8(r.logout))
 	c.queue(r)
-	if resp == pdu.LogoutSuccess {
+	if own {
 		c.end()
 	}
 }
 
-// reject queues a Reject of the PDU with header h.
-func (c *conn) reject(h *pdu.BHS, reason pdu.RejectReason) { c.rejectBytes(h[:], reason) }
-
-func (c *conn) rejectBytes(b []byte, reason pdu.RejectReason) {
+// reject queues a Reject of the PDU with header h: the one that is being received, or
+// one without additional header segments.
+func (c *conn) reject(h *pdu.BHS, reason pdu.RejectReason) {
 	if c.dead {
 		return
 	}
 	r := c.sh.get(c, kindReject)
 	r.reason = reason
-	r.ctlB = c.sh.slabs.Get(len(b))
-	if r.ctlB != nil {
+	ahs := c.ahs[:min(h.AHSLength(), c.ahsLen)]
+	if r.ctlB = c.sh.slabs.Get(pdu.BHSLen + len(ahs)); r.ctlB != nil {
 		r.ctl = r.ctlB.B
-		copy(r.ctl, b)
+		copy(r.ctl[copy(r.ctl, h[:]):], ahs)
 	}
 	r.state = stSend
 	c.queue(r)
 }
 
-// rejectAndEnd rejects the PDU with header b (nil: the one of c.h) and ends the
-// connection: RFC 7143 §7.7 for format errors.
-func (c *conn) rejectAndEnd(b []byte, reason pdu.RejectReason) {
-	if b == nil {
-		b = c.h[:]
-	}
-	c.rejectBytes(b, reason)
+// rejectAndEnd rejects the PDU that is being received and ends the connection:
+// RFC 7143 §7.7 for format errors.
+func (c *conn) rejectAndEnd(reason pdu.RejectReason) {
+	c.reject(&c.h, reason)
 	c.end()
 }
 
@@ -142,7 +185,7 @@ func (c *conn) ping(now int64) {
 // complain counts what the peer did and logs it, at a bounded rate.
 func (c *conn) complain(k complaint, msg string, args ...any) {
 	if j := &c.srv.journal; j.note(k) {
-		j.line(k, msg, append(args, "target", c.sess.key.target, "initiator", c.sess.key.initiator, "peer", c.sess.info.Peer)...)
+		j.line(k, msg, append(args, "target", c.sess.key.target, "initiator", c.sess.key.initiator, "peer", c.info.Peer)...)
 	}
 }
 

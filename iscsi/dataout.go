@@ -12,8 +12,8 @@ import (
 // its end and thrown away; then the command ends with CHECK CONDITION (§7.8, §7.9:
 // the response waits for the last expected F bit).
 func (c *conn) intakeDataOut(h *pdu.BHS, dsl int) {
-	r := c.find(h.ITT())
-	if r == nil || r.kind != kindCommand || r.state > stData {
+	r := c.sess.find(h.ITT())
+	if r == nil || r.c != c || r.kind != kindCommand || r.state > stData {
 		// Of a task that was aborted or has ended, as a rule.
 		c.journalNote(strayData)
 		return

@@ -28,7 +28,7 @@ func (s *Server) admitDiscovery() pdu.LoginStatus {
 func (s *Server) enterDiscovery(nc net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.halfOpen, nc)
+	s.leave(nc)
 	s.discoveries[nc] = struct{}{}
 	s.logins++
 	if s.closed {
@@ -40,8 +40,8 @@ func (s *Server) enterDiscovery(nc net.Conn) {
 // after the other; everything else is rejected.
 func (s *Server) discover(x *wire, p login.Params, info SessionInfo) error {
 	x.hd, x.dd = p.HeaderDigest, p.DataDigest
-	x.limit = min(int(p.MaxRecvDataSegmentLength), len(x.buf)-2*pdu.DigestLen)
-	text := login.NewText(s.textConfig(info.local), &p)
+	x.limit = min(int(p.MaxRecvDataSegmentLength), maxWire-2*pdu.DigestLen)
+	text := login.NewText(s.textConfig(&info), &p)
 	stat, exp := p.StatSN, p.ExpCmdSN
 	for {
 		if err := x.nc.SetDeadline(time.Now().Add(s.limits.DiscoveryTimeout)); err != nil {

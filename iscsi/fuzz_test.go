@@ -55,11 +55,14 @@ func (s *stream) send(v *sys.SockVec) (int, error) {
 }
 
 // fakeCore ends every command at once or, for odd tags, later; in orderly ways and
-// others.
+// others. It is the nexus; each connection has a fakeLane.
 type fakeCore struct {
 	s     *session
 	later []*scsi.Task
+	lane  map[*scsi.Task]*fakeLane
 }
+
+type fakeLane struct{ *fakeCore }
 
 func (f *fakeCore) Lengths(t *scsi.Task) (out, in int64) {
 	n := int64(t.CDB[7])<<16 | int64(t.CDB[8])<<8 | int64(t.CDB[9])
@@ -72,10 +75,15 @@ func (f *fakeCore) Lengths(t *scsi.Task) (out, in int64) {
 	return 0, 0
 }
 
-func (f *fakeCore) Submit(t *scsi.Task) {
+func (f *fakeCore) Announce(*scsi.Task) {}
+func (f *fakeCore) Withdraw(*scsi.Task) {}
+func (f *fakeCore) Cleared(scsi.LUN)    {}
+
+func (f *fakeLane) Submit(t *scsi.Task) {
 	t.Status, t.Aborted, t.SenseLen, t.InLen, t.Want = 0, false, 0, 0, 0
 	if t.Tag&1 != 0 && len(f.later) < 200 {
 		f.later = append(f.later, t)
+		f.lane[t] = f
 		return
 	}
 	f.end(t)
@@ -100,22 +108,35 @@ func (f *fakeCore) end(t *scsi.Task) {
 
 func (f *fakeCore) Kick() {}
 
-func (f *fakeCore) Manage(m *scsi.TMF) {
-	m.Response = scsi.TMComplete
-	for _, t := range f.later {
+// abort ends the tasks of lane l; nil: of all.
+func (f *fakeCore) abort(l *fakeLane) {
+	var left []*scsi.Task
+	all := f.later
+	f.later = nil
+	for _, t := range all {
+		if l != nil && f.lane[t] != l {
+			left = append(left, t)
+			continue
+		}
 		t.Aborted = true
 		f.s.Done(t)
 	}
-	f.later = nil
+	f.later = append(f.later, left...)
+}
+
+func (f *fakeCore) Manage(m *scsi.TMF) {
+	m.Response = scsi.TMComplete
+	f.abort(nil)
 	m.Done(m)
 }
 
 func (f *fakeCore) Close(_ time.Duration, done func(int)) {
-	for _, t := range f.later {
-		t.Aborted = true
-		f.s.Done(t)
-	}
-	f.later = nil
+	f.abort(nil)
+	go done(0)
+}
+
+func (f *fakeLane) Close(done func(int)) {
+	f.abort(f)
 	go done(0)
 }
 
@@ -183,7 +204,11 @@ func FuzzConn(f *testing.F) {
 	srv := NewServer(Config{Group: g, Limits: Limits{Window: 16, SessionMemory: 6 << 20}})
 	core := &fakeCore{}
 	tgt := &target{TargetConfig: TargetConfig{Name: rigTarget}}
-	tgt.attach = func(s *session) error { s.nexus, s.fake = core, core; return nil }
+	tgt.attach = func(s *session) error {
+		s.nexus = core
+		s.newLane = func() (lane, error) { return &fakeLane{core}, nil }
+		return nil
+	}
 	if err := srv.addTarget(tgt); err != nil {
 		f.Fatal(err)
 	}
@@ -198,38 +223,62 @@ func FuzzConn(f *testing.F) {
 		if b[0]&0x10 != 0 {
 			p.MaxXmitDataSegmentLength, p.MaxBurstLength, p.FirstBurstLength = 1<<20, 1<<20, 65536
 		}
-		ep := &stream{in: append([]byte(nil), b[2:]...), piece: 1 + int(b[1])*16}
+		// One connection, or two that share the bytes.
+		ins := [][]byte{b[2:]}
+		if b[0]&0x40 != 0 {
+			half := len(b[2:]) / 2
+			ins = [][]byte{b[2 : 2+half], b[2+half:]}
+		}
+		p.MaxConnections = 2
 		s, st := srv.admit(&p, SessionInfo{})
 		if st != pdu.LoginSuccess {
 			t.Fatal(st)
 		}
-		core.s, core.later = s, nil
-		if err := s.start(ep, p, nil); err != nil {
-			t.Fatal(err)
-		}
+		core.s, core.later, core.lane = s, nil, make(map[*scsi.Task]*fakeLane)
+		var eps []*stream
+		var cs []*conn
+		s.l.Do(func() {
+			for i, in := range ins {
+				ep := &stream{in: append([]byte(nil), in...), piece: 1 + int(b[1])*16}
+				if p.CID = uint16(i); i > 0 {
+					if _, st := s.join(p.CID); st != pdu.LoginSuccess {
+						t.Log(st) // the first has ended already
+						return
+					}
+				}
+				if err := s.open(ep, &p, &SessionInfo{}, nil); err != nil {
+					t.Error(err)
+				}
+				if len(s.conns) > i {
+					cs, eps = append(cs, s.conns[i]), append(eps, ep)
+				}
+			}
+		})
 		for i := 0; ; i++ {
-			dead := false
+			dead := 0
 			s.l.Do(func() {
-				c := s.c
-				if len(core.later) > 3 && !c.dead {
-					k := core.later[0]
-					core.later = core.later[1:]
-					core.end(k)
-				}
-				if !c.dead {
-					c.ready(ep.ev&loop.In != 0, ep.ev&loop.Out != 0, false)
-				}
-				if c.requests > 16+maxImmediate+64+roundPDUs+2 || s.memory > 12<<20 {
-					t.Errorf("%d requests, %d bytes", c.requests, s.memory)
-				}
-				dead = c.dead
-				if !dead && i > 400 {
-					// It waits for more than will come.
-					c.drop()
-					dead = true
+				for j, c := range cs {
+					if len(core.later) > 3 && !c.dead {
+						k := core.later[0]
+						core.later = core.later[1:]
+						core.end(k)
+					}
+					if ep := eps[j]; !c.dead {
+						c.ready(ep.ev&loop.In != 0, ep.ev&loop.Out != 0, false)
+					}
+					if c.requests > 16+maxImmediate+64+roundPDUs+2 || s.memory > 12<<20 {
+						t.Errorf("%d requests, %d bytes", c.requests, s.memory)
+					}
+					if !c.dead && i > 400 {
+						// It waits for more than will come.
+						c.drop()
+					}
+					if c.dead {
+						dead++
+					}
 				}
 			})
-			if dead {
+			if dead == len(cs) {
 				break
 			}
 		}
@@ -239,8 +288,16 @@ func FuzzConn(f *testing.F) {
 			t.Fatal("the session does not end")
 		}
 		s.l.Do(func() {
-			if c := s.c; c.requests != 0 || c.inCore != 0 || c.owed != 0 || s.memory != 0 || !ep.closed {
-				t.Errorf("left behind: %d requests, %d in the core, %d owed, %d bytes", c.requests, c.inCore, c.owed, s.memory)
+			for j, c := range cs {
+				if c.requests != 0 || c.inCore != 0 || c.owed != 0 || s.owed != 0 || s.memory != 0 || s.immediates != 0 || s.unserved != 0 || !eps[j].closed {
+					t.Errorf("left behind: %d requests, %d in the core, %d owed (%d in the session), %d bytes, %d immediate, %d unserved",
+						c.requests, c.inCore, c.owed, s.owed, s.memory, s.immediates, s.unserved)
+				}
+			}
+			for i := range s.held {
+				if r := s.held[i]; r != nil && r != &s.hole {
+					t.Error("a request is held still")
+				}
 			}
 		})
 		if n := pool.Used(); n != 0 {

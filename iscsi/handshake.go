@@ -1,6 +1,7 @@
 package iscsi
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -27,16 +28,22 @@ type wire struct {
 	headerOnly func(h *pdu.BHS) bool
 }
 
+// A wire's buffer begins small: a peer gets more only by sending more.
+const minWire, maxWire = 1 << 10, 16 << 10
+
 func newWire(nc net.Conn) *wire {
-	return &wire{nc: nc, buf: make([]byte, 16<<10), limit: login.MaxLoginSegment}
+	return &wire{nc: nc, buf: make([]byte, minWire), limit: login.MaxLoginSegment}
 }
 
-// need makes n unread bytes available; n <= len(buf).
+// need makes n unread bytes available; n <= maxWire.
 func (x *wire) need(n int) ([]byte, error) {
 	for x.w-x.r < n {
 		if x.r > 0 {
 			x.w = copy(x.buf, x.buf[x.r:x.w])
 			x.r = 0
+		}
+		if x.w == len(x.buf) {
+			x.buf = append(x.buf, make([]byte, min(len(x.buf), maxWire-len(x.buf)))...)
 		}
 		m, err := x.nc.Read(x.buf[x.w:])
 		x.w += m
@@ -123,12 +130,22 @@ func (s *Server) handshake(nc net.Conn) {
 	err := s.runLogin(nc)
 	nc.Close()
 	s.mu.Lock()
-	delete(s.halfOpen, nc)
+	s.leave(nc)
 	delete(s.discoveries, nc)
 	closed := s.closed
 	s.mu.Unlock()
-	if err != nil && !closed && s.journal.note(badLogin) {
-		s.journal.line(badLogin, "login failed", "peer", nc.RemoteAddr().String(), "error", err)
+	if err == nil || closed {
+		return
+	}
+	kind, args := badLogin, []any{"peer", nc.RemoteAddr().String(), "error", err}
+	if r := (*refusedLogin)(nil); errors.As(err, &r) {
+		if r.status.Class() == 1 {
+			return // redirected
+		}
+		kind, args = r.complaint(), append(args, "initiator", r.initiator, "target", r.target)
+	}
+	if s.journal.note(kind) {
+		s.journal.line(kind, "login failed", args...)
 	}
 }
 
@@ -137,12 +154,15 @@ func (s *Server) runLogin(nc net.Conn) error {
 		return err
 	}
 	local, _ := netip.ParseAddrPort(nc.LocalAddr().String())
-	info := SessionInfo{Portal: nc.LocalAddr().String(), Peer: nc.RemoteAddr().String(), local: unmap(local)}
+	remote, _ := netip.ParseAddrPort(nc.RemoteAddr().String())
+	info := SessionInfo{Portal: nc.LocalAddr().String(), Peer: nc.RemoteAddr().String(), local: unmap(local), remote: unmap(remote).Addr()}
 	var sess *session
 	cfg := s.login
-	cfg.Lookup = s.lookup
+	e := &entrance{srv: s, peer: info.remote, next: cfg.Auth}
+	cfg.Lookup, cfg.Auth = e.lookup, e
 	cfg.Admit = func(p *login.Params) (st pdu.LoginStatus) {
 		info.Target, info.Initiator, info.ISID = p.TargetName, p.InitiatorName, p.ISID
+		info.nameOnly = e.nameOnly
 		if p.Discovery {
 			p.TSIH = 1
 			return s.admitDiscovery()
@@ -155,7 +175,7 @@ func (s *Server) runLogin(nc net.Conn) error {
 	x.headerOnly = m.HeaderOnly
 	fail := func(err error) error {
 		if sess != nil {
-			s.abandon(sess)
+			sess.l.Do(sess.unjoin)
 		}
 		return err
 	}
@@ -172,6 +192,7 @@ func (s *Server) runLogin(nc net.Conn) error {
 		first = false
 		resp, text, st := m.Step(&h, data)
 		if st != login.Drop {
+			s.stamp(&h, resp)
 			if err := x.write(resp, text); err != nil {
 				return fail(err)
 			}
@@ -185,7 +206,8 @@ func (s *Server) runLogin(nc net.Conn) error {
 			if err == nil {
 				err = fmt.Errorf("refused: %v", m.Status())
 			}
-			return fail(err)
+			p := m.Params()
+			return fail(&refusedLogin{m.Status(), p.InitiatorName, p.TargetName, err})
 		}
 		break
 	}
@@ -215,34 +237,42 @@ func (s *Server) runLogin(nc net.Conn) error {
 	s.mu.Lock()
 	s.logins++
 	s.mu.Unlock()
-	s.log.Info("iscsi: session", "target", p.TargetName, "initiator", p.InitiatorName, "peer", info.Peer,
-		"portal", info.Portal, "TSIH", p.TSIH, "headerDigest", p.HeaderDigest, "dataDigest", p.DataDigest)
-	return sess.start(&tcp{fd: fd}, p, x.buf[x.r:x.w])
+	info.TSIH, info.InitiatorAlias = p.TSIH, p.InitiatorAlias
+	s.log.Info("iscsi: connection", "target", p.TargetName, "initiator", p.InitiatorName, "peer", info.Peer,
+		"portal", info.Portal, "TSIH", p.TSIH, "CID", p.CID, "headerDigest", p.HeaderDigest, "dataDigest", p.DataDigest)
+	return sess.start(&tcp{fd: fd}, &p, &info, x.buf[x.r:x.w])
 }
 
-// lookup finds the target of a login.
-func (s *Server) lookup(p *login.Params) (login.TargetInfo, pdu.LoginStatus) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t := s.targets[p.TargetName]
-	if t == nil {
-		return login.TargetInfo{}, pdu.LoginNotFound
-	}
-	if st := s.further(p); st != pdu.LoginSuccess {
-		return login.TargetInfo{}, st
-	}
-	return login.TargetInfo{Alias: t.Alias, TPGT: t.TPGT}, pdu.LoginSuccess
-}
-
-// further judges a login into a session that exists already (TSIH not 0): sessions
-// have one connection, and without error recovery there is nothing to take over.
-// Under mu.
-func (s *Server) further(p *login.Params) pdu.LoginStatus {
+// further judges a login into a session that exists already (TSIH not 0) and finds
+// what its leading connection has agreed upon. Under mu.
+func (s *Server) further(p *login.Params, nameOnly bool) (*login.Params, pdu.LoginStatus) {
 	if p.TSIH == 0 {
-		return pdu.LoginSuccess
+		return nil, pdu.LoginSuccess
 	}
-	if x := s.sessions[sessionKey{p.TargetName, p.InitiatorName, p.ISID}]; x == nil || x.info.TSIH != p.TSIH {
-		return pdu.LoginSessionDoesNotExist
+	x := s.sessions[keyOf(p, nameOnly)]
+	if x == nil || !x.admitted || x.info.TSIH != p.TSIH || x.params.ISID != p.ISID {
+		return nil, pdu.LoginSessionDoesNotExist
 	}
-	return pdu.LoginTooManyConnections
+	return &x.params, pdu.LoginSuccess
+}
+
+// stamp puts the session's own window into the response to a login that is to join it:
+// the CmdSN of the request says nothing about what has arrived on other connections
+// (RFC 7143 §11.12.8).
+func (s *Server) stamp(h, resp *pdu.BHS) {
+	tsih := h.TSIH()
+	if tsih == 0 {
+		return
+	}
+	s.mu.Lock()
+	var x *session
+	for _, o := range s.sessions {
+		if o.admitted && o.info.TSIH == tsih && o.params.ISID == h.ISID() {
+			x = o
+		}
+	}
+	s.mu.Unlock()
+	if x != nil {
+		x.l.Do(func() { resp.SetSNs(resp.StatSN(), x.expCmdSN, x.maxCmdSN) })
+	}
 }

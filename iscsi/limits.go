@@ -5,9 +5,14 @@ import "time"
 // Limits bound what peers can make the server hold. A zero field stands for the
 // value named beside it.
 type Limits struct {
-	// HalfOpen is the number of connections that may be in login at a time (64);
-	// more are closed at once.
-	HalfOpen int
+	// HalfOpen is the number of connections that may be in login at a time (64),
+	// and HalfOpenPerPeer how many of them may come from one address (32; IPv6: from
+	// one /64).
+	HalfOpen, HalfOpenPerPeer int
+	// LoginQueue is how many more connections may wait for their turn to log in
+	// (512), one half of them from one address; others are closed at once.
+	// Negative: none.
+	LoginQueue int
 	// LoginTimeout is the time from accept to full feature phase (15 s).
 	LoginTimeout time.Duration
 	// Discoveries is the number of discovery sessions at a time (64), and
@@ -16,6 +21,9 @@ type Limits struct {
 	DiscoveryTimeout time.Duration
 	// Sessions is the number of normal sessions at a time (4096).
 	Sessions int
+	// Connections is the number of connections of one session that the server
+	// agrees to where its login.Config does not say (4).
+	Connections int
 	// Window is the number of commands that an initiator may have outstanding
 	// in a session (128, at most 256).
 	Window int
@@ -52,8 +60,14 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	num(&l.HalfOpen, 64)
+	num(&l.HalfOpenPerPeer, max(l.HalfOpen/2, 1))
+	if l.LoginQueue == 0 {
+		l.LoginQueue = 512
+	}
 	num(&l.Discoveries, 64)
 	num(&l.Sessions, 4096)
+	num(&l.Connections, 4)
+	l.Connections = min(l.Connections, 65535)
 	num(&l.Window, 128)
 	l.Window = min(l.Window, maxWindow)
 	if l.SessionMemory <= 0 {

@@ -118,28 +118,8 @@ func (p *Portal) accept() {
 			continue
 		}
 		pause = 0
-		if !s.enterHalfOpen(nc) {
-			nc.Close()
-			continue
-		}
-		go s.handshake(nc)
+		s.enter(nc)
 	}
-}
-
-// enterHalfOpen counts a connection that begins its login.
-func (s *Server) enterHalfOpen(nc net.Conn) bool {
-	s.mu.Lock()
-	full := len(s.halfOpen) >= s.limits.HalfOpen
-	ok := !full && !s.closed
-	if ok {
-		s.halfOpen[nc] = struct{}{}
-		s.handshakes.Add(1)
-	}
-	s.mu.Unlock()
-	if full && s.journal.note(tooManyLogins) {
-		s.journal.line(tooManyLogins, "too many logins under way, connection closed", "limit", s.limits.HalfOpen, "peer", nc.RemoteAddr().String())
-	}
-	return ok
 }
 
 func unmap(a netip.AddrPort) netip.AddrPort {

@@ -47,7 +47,7 @@ type request struct {
 	c    *conn
 
 	next  *request // in the pool, or in the queue of answers
-	chain *request // in the connection's table of tags
+	chain *request // in the session's table of tags
 
 	h     pdu.BHS
 	kind  kind
@@ -65,6 +65,9 @@ type request struct {
 	unsolicited bool
 	// owed: counted in conn.owed. unserved: counted in session.unserved.
 	owed, unserved bool
+	// announced: the core knows that it will come. late: task management that was
+	// not meant for it is on its way through the core.
+	announced, late bool
 	// failed: fail is how the command ends when all data have come.
 	failed  bool
 	made    bool // every PDU of the answer was made
@@ -96,7 +99,9 @@ type request struct {
 	p1, p2 uint16
 	p3     uint16
 
-	tmf scsi.TMF
+	tmf    scsi.TMF
+	logout pdu.LogoutResponse
+	waits  int // connections whose end a Logout waits for
 }
 
 func newRequest() *request {
@@ -113,6 +118,7 @@ func (r *request) recycle() {
 	r.state = stArriving
 	r.counted, r.tagged, r.immediate, r.dataIn, r.dataOut, r.full = false, false, false, false, false, false
 	r.unsolicited, r.owed, r.unserved, r.failed, r.made, r.flushed = false, false, false, false, false, false
+	r.late, r.waits = false, 0
 	r.edtl, r.bidi, r.room, r.got, r.dataSN = 0, 0, 0, 0, 0
 	r.r2tBase, r.r2tSent, r.r2tDone, r.r2tTag = 0, 0, 0, 0
 	r.sent, r.inflight = 0, 0
@@ -163,11 +169,16 @@ func (r *request) serve() bool {
 		}
 		return false
 	}
+	r.unserve()
+	return true
+}
+
+// unserve takes r out of those that wait for memory.
+func (r *request) unserve() {
 	if r.unserved {
 		r.unserved = false
-		s.unserved--
+		r.c.sess.unserved--
 	}
-	return true
 }
 
 // freeBufs gives all payload buffers back.
@@ -215,7 +226,7 @@ func (r *request) retire() {
 		r.c.sess.maxCmdSN++
 	}
 	if r.tagged {
-		r.c.remove(r)
+		r.c.sess.remove(r)
 	}
 }
 
@@ -225,9 +236,10 @@ func (r *request) release() {
 	c := r.c
 	r.retire()
 	c.settle(r)
-	if r.unserved {
-		r.unserved = false
-		c.sess.unserved--
+	r.unserve()
+	if r.announced {
+		r.announced = false
+		c.lane.Withdraw(&r.task)
 	}
 	if r.immediate {
 		r.immediate = false

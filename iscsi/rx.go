@@ -23,6 +23,9 @@ const (
 	roundBytes = 2 << 20
 )
 
+// maxAHS is the most that TotalAHSLength can say, bytes.
+const maxAHS = 255 * 4
+
 // verdict is what a look at the receive buffer came to.
 type verdict uint8
 
@@ -47,15 +50,17 @@ type receiver struct {
 	rx   []byte // len rxLen
 	r, w int    // rx[r:w] was received and not used
 
-	h    pdu.BHS  // the header of the PDU whose data are being received
-	cur  *request // who takes it; nil: nobody
-	bad  bool     // Data-Out that must not count
-	data bool     // header handled, payload to come
-	to   payload
-	off  int64
-	left int64  // payload to come
-	tail int    // padding and digest to come behind it
-	crc  uint32 // of the payload so far, where data digests are in use
+	h      pdu.BHS      // the header of the PDU whose data are being received
+	ahs    [maxAHS]byte // its additional header segments
+	ahsLen int
+	cur    *request // who takes it; nil: nobody
+	bad    bool     // Data-Out that must not count
+	data   bool     // header handled, payload to come
+	to     payload
+	off    int64
+	left   int64  // payload to come
+	tail   int    // padding and digest to come behind it
+	crc    uint32 // of the payload so far, where data digests are in use
 }
 
 // ready handles readiness of the endpoint.
@@ -111,9 +116,7 @@ func (c *conn) pump() {
 		}
 		break
 	}
-	if !c.dead && c.lane != nil {
-		c.lane.Kick()
-	}
+	c.sess.kick()
 }
 
 // requeue comes back to pump in the next round.
@@ -251,20 +254,21 @@ func (c *conn) parseHeader() verdict {
 			// Nothing in this header can be believed, its lengths least:
 			// without error recovery the stream is lost (RFC 7143 §7.8).
 			c.complain(badHeaderDigest, "header digest error, connection dropped")
-			c.drop()
+			c.cutOff()
 			return rxEnd
 		}
 	} else if len(b) < n {
 		return rxMore
 	}
+	c.h = *h
+	c.ahsLen = copy(c.ahs[:], b[pdu.BHSLen:n])
 	dsl := h.DataSegmentLength()
 	if dsl > c.maxRecv {
 		c.complain(badLength, "data segment longer than declared, connection dropped",
 			"opcode", h.Opcode().String(), "length", dsl, "max", c.maxRecv)
-		c.rejectAndEnd(b[:n], pdu.RejectProtocolError)
+		c.rejectAndEnd(pdu.RejectProtocolError)
 		return rxEnd
 	}
-	c.h = *h
 	c.cur, c.bad, c.to, c.off = nil, false, toSink, 0
 	ok := c.intake(h, b[pdu.BHSLen:n], dsl)
 	if c.dead || c.ending {
@@ -295,7 +299,7 @@ func (c *conn) intake(h *pdu.BHS, ahs []byte, dsl int) bool {
 	op := h.Opcode()
 	if len(ahs) > 0 && op != pdu.OpSCSICommand {
 		c.complain(badFormat, "additional header segment where none may be, connection dropped", "opcode", op.String())
-		c.rejectAndEnd(nil, pdu.RejectProtocolError)
+		c.rejectAndEnd(pdu.RejectProtocolError)
 		return true
 	}
 	switch op {
@@ -316,7 +320,7 @@ func (c *conn) intake(h *pdu.BHS, ahs []byte, dsl int) bool {
 		c.reject(h, pdu.RejectSNACK)
 	case pdu.OpLoginRequest:
 		c.complain(badOpcode, "Login Request in full feature phase, connection dropped")
-		c.rejectAndEnd(nil, pdu.RejectProtocolError)
+		c.rejectAndEnd(pdu.RejectProtocolError)
 	default:
 		c.complain(badOpcode, "unknown opcode", "opcode", op.String())
 		c.reject(h, pdu.RejectUnsupported)

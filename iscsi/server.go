@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vtgt/vtgt/internal/loop"
+	"github.com/vtgt/vtgt/iscsi/chap"
 	"github.com/vtgt/vtgt/iscsi/login"
 	"github.com/vtgt/vtgt/iscsi/pdu"
 	"github.com/vtgt/vtgt/scsi"
@@ -49,8 +50,9 @@ type Server struct {
 	targets     map[string]*target
 	sessions    map[sessionKey]*session
 	lastTSIH    uint16
-	halfOpen    map[net.Conn]struct{}
+	halfOpen    halfOpen
 	discoveries map[net.Conn]struct{}
+	discoverers []chap.Account
 	logins      uint64
 	past        Traffic // of sessions that have ended
 }
@@ -68,15 +70,18 @@ type TargetConfig struct {
 	// at a time, because they may write what is not shared. Others are refused
 	// (0202h). Nil: never. It must not block.
 	Sole func() bool
+	// Access says who may log in; nil: everybody. SetAccess changes it.
+	Access *Access
 }
 
 type target struct {
 	TargetConfig
-	// attach makes a nexus for s and, on s.l, its lane. A field for tests.
+	// attach makes a nexus for s. A field for tests.
 	attach func(s *session) error
 }
 
-// SessionInfo describes a session.
+// SessionInfo describes a session. What is not the same for all its connections is
+// that of the oldest one.
 type SessionInfo struct {
 	Target, Initiator, InitiatorAlias string
 	ISID                              [6]byte
@@ -86,9 +91,21 @@ type SessionInfo struct {
 	Since                             time.Time
 	Params                            login.Params // what was negotiated
 	HeaderDigest, DataDigest          bool
-	Traffic                           Traffic
+	Traffic                           Traffic // of all connections, those that have ended too
+	Connections                       []ConnectionInfo
 
-	local netip.AddrPort
+	local    netip.AddrPort
+	remote   netip.Addr
+	nameOnly bool // the session's identity is without the ISID
+}
+
+// ConnectionInfo describes a connection of a session.
+type ConnectionInfo struct {
+	CID                      uint16
+	Portal, Peer             string // addresses
+	Since                    time.Time
+	HeaderDigest, DataDigest bool
+	Traffic                  Traffic
 }
 
 // NewServer makes a server without portals and targets.
@@ -100,7 +117,7 @@ func NewServer(c Config) *Server {
 		portals:     make(map[*Portal]struct{}),
 		targets:     make(map[string]*target),
 		sessions:    make(map[sessionKey]*session),
-		halfOpen:    make(map[net.Conn]struct{}),
+		halfOpen:    newHalfOpen(),
 		discoveries: make(map[net.Conn]struct{}),
 	}
 	if s.log == nil {
@@ -108,6 +125,9 @@ func NewServer(c Config) *Server {
 	}
 	s.journal.log = s.log
 	s.login.CmdWindow = uint32(s.limits.Window)
+	if s.login.MaxConnections == 0 {
+		s.login.MaxConnections = uint16(s.limits.Connections)
+	}
 	for _, l := range c.Group.Loops() {
 		s.shards[l] = newShard(s, l)
 	}
@@ -141,22 +161,20 @@ func (s *Server) addTarget(t *target) error {
 
 var errClosed = errors.New("iscsi: the server is closed")
 
-// attachCore makes the nexus and the lane of s.
+// attachCore makes the nexus of s.
 func (t *target) attachCore(s *session) error {
-	n, err := t.Port.Attach(scsi.InitiatorID(s.params.InitiatorPort()), s)
+	n, err := t.Port.Attach(s.initiatorID(), s)
 	if err != nil {
 		return err
 	}
-	var ln *scsi.Lane
-	s.l.Do(func() { ln, err = n.Lane(s.l) })
-	if err == nil && ln == nil {
-		err = errors.New("the loop has ended")
+	s.nexus = n
+	s.newLane = func() (lane, error) {
+		ln, err := n.Lane(s.l)
+		if err != nil {
+			return nil, err
+		}
+		return ln, nil
 	}
-	if err != nil {
-		n.Close(s.srv.limits.TaskTimeout, func(int) {})
-		return err
-	}
-	s.nexus, s.core = n, ln
 	return nil
 }
 
@@ -175,14 +193,36 @@ func (s *Server) RemoveTarget(name string, deadline time.Duration, done func(stu
 	if t == nil {
 		return fmt.Errorf("iscsi: no target %s; `vtgt get targets` lists those there are", name)
 	}
-	ss := s.dropTarget(t)
+	ss := s.list(func(x *session) bool { return x.target == t })
 	go func() {
-		left := wait(ss, time.Now().Add(deadline))
+		left := s.endAll(ss, deadline)
 		if done != nil {
 			done(left)
 		}
 	}()
 	return nil
+}
+
+// endAll ends sessions within about deadline: their initiators are asked to log out,
+// then told that their connections end, then the connections end and their commands
+// are aborted. It returns how many are left.
+func (s *Server) endAll(ss []*session, deadline time.Duration) (left int) {
+	if len(ss) == 0 {
+		return 0
+	}
+	until := time.Now().Add(deadline)
+	all := func(order uint32) {
+		for _, x := range ss {
+			x.stop(order)
+		}
+	}
+	all(orderLogout)
+	wait(ss, time.Now().Add(min(deadline/4, s.logoutGrace)))
+	all(orderDrop)
+	// A peer that does not read does not get to keep the connection.
+	wait(ss, time.Now().Add(deadline/4))
+	all(orderEnd)
+	return wait(ss, until)
 }
 
 // dropTarget ends all sessions of t.
@@ -235,13 +275,13 @@ func wait(ss []*session, until time.Time) (left int) {
 // Sessions lists the normal sessions, in the order of their names.
 func (s *Server) Sessions() []SessionInfo {
 	var is []SessionInfo
-	for _, x := range s.list(nil) {
-		if c := x.begun.Load(); c != nil {
-			i := x.info
-			i.Traffic = c.published.get()
-			is = append(is, i)
+	s.mu.Lock()
+	for _, x := range s.sessions {
+		if len(x.live) > 0 {
+			is = append(is, x.describe())
 		}
 	}
+	s.mu.Unlock()
 	slices.SortFunc(is, func(a, b SessionInfo) int {
 		return cmp.Or(cmp.Compare(a.Target, b.Target), cmp.Compare(a.Initiator, b.Initiator),
 			slices.Compare(a.ISID[:], b.ISID[:]))
@@ -253,11 +293,11 @@ func (s *Server) Sessions() []SessionInfo {
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	st := Stats{
-		Sessions: len(s.sessions), Discoveries: len(s.discoveries), HalfOpen: len(s.halfOpen),
+		Sessions: len(s.sessions), Discoveries: len(s.discoveries), HalfOpen: len(s.halfOpen.active), Waiting: s.halfOpen.waiting,
 		Logins: s.logins, Traffic: s.past, Complaints: make(map[string]uint64),
 	}
 	for _, x := range s.sessions {
-		if c := x.begun.Load(); c != nil && !x.counted {
+		for _, c := range x.live {
 			st.Traffic.add(c.published.get())
 		}
 	}
@@ -268,13 +308,34 @@ func (s *Server) Stats() Stats {
 	return st
 }
 
-// retireTraffic adds up what a closed connection has counted.
-func (s *Server) retireTraffic(c *conn) {
+// describe is what Sessions tells of x. srv.mu is held.
+func (x *session) describe() SessionInfo {
+	i := x.live[0].info
+	i.Params = x.params
+	i.TSIH = x.params.TSIH
+	i.Traffic = x.past
+	for _, c := range x.live {
+		t := c.published.get()
+		i.Traffic.add(t)
+		i.Connections = append(i.Connections, ConnectionInfo{CID: c.info.CID, Portal: c.info.Portal, Peer: c.info.Peer,
+			Since: c.info.Since, HeaderDigest: c.info.HeaderDigest, DataDigest: c.info.DataDigest, Traffic: t})
+	}
+	return i
+}
+
+// retire takes a connection of x that has ended off the list, and adds up what it has
+// counted.
+func (s *Server) retire(x *session, c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !c.sess.counted {
-		c.sess.counted = true
-		s.past.add(c.published.get())
+	for i, o := range x.live {
+		if o == c {
+			x.live = append(x.live[:i:i], x.live[i+1:]...)
+			t := c.published.get()
+			x.past.add(t)
+			s.past.add(t)
+			break
+		}
 	}
 }
 
@@ -300,31 +361,14 @@ func (s *Server) Close(deadline time.Duration) error {
 	for p := range s.portals {
 		p.ln.Close()
 	}
-	for c := range s.halfOpen {
-		c.Close()
-	}
+	s.halfOpen.closeAll()
 	for c := range s.discoveries {
 		c.Close()
 	}
 	s.mu.Unlock()
 	s.handshakes.Wait()
 
-	ss := s.list(nil)
-	if len(ss) > 0 {
-		for _, x := range ss {
-			x.stop(orderLogout)
-		}
-		wait(ss, time.Now().Add(min(deadline/4, s.logoutGrace)))
-		for _, x := range ss {
-			x.stop(orderDrop)
-		}
-		// A peer that does not read does not get to keep the connection.
-		wait(ss, time.Now().Add(deadline/4))
-		for _, x := range ss {
-			x.stop(orderEnd)
-		}
-	}
-	left := wait(ss, until)
+	left := s.endAll(s.list(nil), time.Until(until))
 	for l, sh := range s.shards {
 		l.Do(sh.close)
 	}
@@ -346,17 +390,19 @@ func (s *Server) Portals() []netip.AddrPort {
 	return ps
 }
 
-// textConfig answers SendTargets for a connection that came in at address local.
-func (s *Server) textConfig(local netip.AddrPort) login.TextConfig {
+// textConfig answers SendTargets for the connection that info describes.
+func (s *Server) textConfig(info *SessionInfo) login.TextConfig {
 	return login.TextConfig{Targets: func(p *login.Params, name string, yield func(login.TargetRecord) bool) {
 		s.mu.Lock()
 		var ts []*target
 		for n, t := range s.targets {
-			if name == "" || n == name {
+			// A discovery session shows what its initiator may use. Who has
+			// logged in to a target may see where it is, whatever has changed.
+			if (name == "" || n == name) && (!p.Discovery || t.access().allows(p.InitiatorName, info.remote)) {
 				ts = append(ts, t)
 			}
 		}
-		addrs := s.reachable(local)
+		addrs := s.reachable(info.local)
 		s.mu.Unlock()
 		slices.SortFunc(ts, func(a, b *target) int { return cmp.Compare(a.Name, b.Name) })
 		for _, t := range ts {
@@ -389,7 +435,7 @@ func (s *Server) reachable(local netip.AddrPort) []netip.AddrPort {
 // admit makes the session of a login that is about to end well: an older one of the
 // same initiator port with the same target ends first (RFC 7143 §6.3.5).
 func (s *Server) admit(p *login.Params, info SessionInfo) (*session, pdu.LoginStatus) {
-	key := sessionKey{p.TargetName, p.InitiatorName, p.ISID}
+	key := keyOf(p, info.nameOnly)
 	until := time.Now().Add(s.limits.LoginTimeout)
 	for {
 		s.mu.Lock()
@@ -402,9 +448,20 @@ func (s *Server) admit(p *login.Params, info SessionInfo) (*session, pdu.LoginSt
 			s.mu.Unlock()
 			return nil, pdu.LoginNotFound
 		case p.TSIH != 0:
-			st := s.further(p)
+			_, st := s.further(p, info.nameOnly)
 			s.mu.Unlock()
-			return nil, st
+			if st == pdu.LoginSuccess && old.params.AuthUser != p.AuthUser {
+				// Names and handles can be guessed; who has proved to be
+				// somebody else does not come in by them.
+				st = pdu.LoginCantIncludeInSession
+			}
+			if st == pdu.LoginSuccess {
+				st = s.joinSession(old, p, until)
+			}
+			if st != pdu.LoginSuccess {
+				old = nil
+			}
+			return old, st
 		case old != nil:
 			s.mu.Unlock()
 			s.log.Info("iscsi: session reinstated", "target", key.target, "initiator", key.initiator)
@@ -434,9 +491,15 @@ func (s *Server) admit(p *login.Params, info SessionInfo) (*session, pdu.LoginSt
 		x.l.AddLoad(1)
 		if err := t.attach(x); err != nil {
 			s.log.Warn("iscsi: login refused", "target", key.target, "initiator", key.initiator, "peer", info.Peer, "error", err)
-			x.l.Do(x.finish)
+			x.l.Do(func() { x.ended, x.detached = true, true; x.finish() })
+			if errors.Is(err, scsi.ErrNotShared) {
+				return nil, pdu.LoginAuthorizationFailure
+			}
 			return nil, pdu.LoginOutOfResources
 		}
+		s.mu.Lock()
+		x.admitted = true
+		s.mu.Unlock()
 		return x, pdu.LoginSuccess
 	}
 }
@@ -465,35 +528,32 @@ func (s *Server) newSession(t *target, key sessionKey, p *login.Params, info Ses
 			used = used || o.info.TSIH == s.lastTSIH
 		}
 	}
+	x.turn.Init((*sessionTurn)(x))
+	x.logins = 1
+	x.expCmdSN = p.ExpCmdSN
+	x.maxCmdSN = p.ExpCmdSN + uint32(s.limits.Window) - 1
 	x.params = *p
 	x.info.TSIH, x.params.TSIH = s.lastTSIH, s.lastTSIH
 	return x
 }
 
-// abandon ends a session whose login did not end after all.
-func (s *Server) abandon(x *session) {
-	x.l.Do(func() { x.closed() })
-}
-
-// start moves a session whose login has ended to its loop.
-func (x *session) start(ep endpoint, p login.Params, rest []byte) error {
-	x.params = p
-	x.info.Params = p
-	x.info.HeaderDigest, x.info.DataDigest = p.HeaderDigest, p.DataDigest
-	x.info.InitiatorAlias, x.info.CID = p.InitiatorAlias, p.CID
-	x.info.Loop = x.l.ID()
-	x.info.Since = time.Now()
-	err := errors.New("the loop has ended")
-	x.l.Do(func() {
-		var ln lane
-		if x.core != nil {
-			ln = x.core
-		} else {
-			ln = x.fake
-		}
-		c := newConn(x, ep, ln, &p, rest)
-		x.begun.Store(c)
-		err = c.open()
-	})
-	return err
+// joinSession reserves the place of a further connection of x and waits for the end of
+// one that it takes the place of: its tasks end before the login does.
+func (s *Server) joinSession(x *session, p *login.Params, until time.Time) pdu.LoginStatus {
+	var old *conn
+	st := pdu.LoginSessionDoesNotExist
+	x.l.Do(func() { old, st = x.join(p.CID) })
+	if st != pdu.LoginSuccess || old == nil {
+		return st
+	}
+	t := time.NewTimer(time.Until(until))
+	defer t.Stop()
+	select {
+	case <-old.gone:
+		return pdu.LoginSuccess
+	case <-x.gone:
+	case <-t.C:
+	}
+	x.l.Do(x.unjoin)
+	return pdu.LoginServiceUnavailable
 }

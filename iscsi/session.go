@@ -14,12 +14,16 @@ import (
 // scsi.Nexus).
 type lane interface {
 	Lengths(t *scsi.Task) (out, in int64)
+	Announce(t *scsi.Task)
+	Withdraw(t *scsi.Task)
 	Submit(t *scsi.Task)
 	Kick()
+	Close(done func(stuck int))
 }
 
 type nexus interface {
 	Manage(m *scsi.TMF)
+	Cleared(l scsi.LUN)
 	Close(deadline time.Duration, done func(stuck int))
 }
 
@@ -32,23 +36,29 @@ type sessionKey struct {
 // maxImmediate bounds the immediate requests of a session that are not answered yet.
 const maxImmediate = 32
 
-// session is a normal session: a nexus, the command window, and its connection.
-// Connections of one session share the loop, so that all of this needs no lock.
+// session is a normal session: a nexus, the command window, and the connections, each
+// with a lane of its own into the nexus. All of them share one loop, so that the order
+// of commands needs no lock.
 type session struct {
 	srv    *Server
 	target *target
 	key    sessionKey
-	params login.Params
-	info   SessionInfo
+	params login.Params // of the leading connection; written once
+	info   SessionInfo  // of the leading connection; written once
 
-	nexus nexus
-	core  *scsi.Lane // the lane as the core knows it
-	fake  lane       // instead of core, in tests
-	l     *loop.Loop
-	sh    *shard
-	c     *conn
+	nexus   nexus
+	newLane func() (lane, error)
+	l       *loop.Loop
+	sh      *shard
 
 	// Of the loop.
+
+	conns    []*conn // in full feature phase
+	leaving  []*conn // ended, with tasks that have not left the core
+	logins   int     // logins that are to become connections
+	told     uint32  // orders that were carried out: for connections that come
+	ended    bool    // the nexus closes
+	detached bool    // it is closed
 
 	expCmdSN, maxCmdSN uint32
 	// held are the requests that wait for their turn, by CmdSN. hole stands
@@ -58,22 +68,35 @@ type session struct {
 	delivering bool
 	// barrier is a delivered ORDERED command that waits for data: nothing may
 	// be delivered before the core has it.
-	barrier    *request
-	unserved   int // held commands that wait for memory
+	barrier *request
+	// tmfs are task management requests that wait for commands older than they.
+	tmfs       *request
+	tags       [tagBuckets]*request // commands by initiator task tag, chained
+	owed       int                  // commands whose initiator owes data
+	unserved   int                  // held commands that wait for memory
 	immediates int
-	memory     int64 // payload buffers, bytes
+	memory     int64     // payload buffers, bytes
+	turn       loop.Node // deferred: deliver
+	gapSN      uint32    // the command that has been missing since gapAt
+	gapAt      int64     // loop time; 0: none
 
 	// Across goroutines.
 
-	orders     atomic.Uint32        // what stop asks for
-	begun      atomic.Pointer[conn] // set when info is complete
-	counted    bool                 // of srv.mu: its traffic is in the past's
+	orders     atomic.Uint32 // what stop asks for
 	stopNode   loop.Node
 	closedNode loop.Node
 	stuck      atomic.Int64
 	finished   bool // of the loop
 	gone       chan struct{}
+
+	// Of srv.mu.
+
+	admitted bool    // others may join
+	live     []*conn // conns, for those who ask
+	past     Traffic // of connections that have ended
 }
+
+const tagBuckets = 256
 
 // Orders to a session.
 const (
@@ -88,38 +111,37 @@ func (s *session) stop(order uint32) {
 	s.l.PostOnce(&s.stopNode)
 }
 
-// sessionStop and sessionClosed are a session's handlers for nodes.
+// A session's handlers for nodes.
 type (
 	sessionStop   session
 	sessionClosed session
+	sessionTurn   session
 )
 
 func (n *sessionStop) Handle(*loop.Node) {
 	s := (*session)(n)
-	c := s.c
-	if c == nil || c.dead {
-		return // not begun: conn.open looks at the orders
-	}
 	o := s.orders.Swap(0)
-	switch {
-	case o&orderEnd != 0:
-		c.drop()
-	case o&orderDrop != 0:
-		c.async(pdu.AsyncDropSession, 0, s.params.DefaultTime2Wait, 0)
-		c.end()
-	case o&orderLogout != 0:
-		c.async(pdu.AsyncLogoutRequest, 0, 0, uint16(max(1, s.srv.logoutGrace/time.Second)))
+	s.told |= o
+	for i := len(s.conns) - 1; i >= 0; i-- {
+		s.conns[i].obey(o)
 	}
 }
 
 func (n *sessionClosed) Handle(*loop.Node) {
 	s := (*session)(n)
+	s.detached = true
 	s.finish()
+}
+
+func (n *sessionTurn) Handle(*loop.Node) {
+	s := (*session)(n)
+	s.deliver()
+	s.kick()
 }
 
 // TransportID is scsi.FrontEnd's.
 func (s *session) TransportID(dst []byte) int {
-	return transportID(dst, s.params.InitiatorName, s.params.ISID)
+	return transportID(dst, s.params.InitiatorName, s.params.ISID, s.info.nameOnly)
 }
 
 // Event is scsi.FrontEnd's. Initiators learn of changes by the unit attentions that
@@ -129,22 +151,66 @@ func (s *session) Event(scsi.Event) {}
 // closed begins the end of the session when its last connection has ended. On the
 // loop.
 func (s *session) closed() {
+	if s.ended {
+		return
+	}
+	s.ended = true
 	s.nexus.Close(s.srv.limits.TaskTimeout, func(stuck int) {
 		s.stuck.Store(int64(stuck))
 		s.l.PostOnce(&s.closedNode)
 	})
 }
 
-// finish takes the session off the server's list. On the loop, when the nexus is
-// closed.
+// finish takes the session off the server's list, once its nexus is closed and its
+// connections have departed. On the loop.
 func (s *session) finish() {
-	if s.finished {
+	if s.finished || !s.detached || len(s.leaving) > 0 {
 		return
 	}
 	s.finished = true
 	s.l.AddLoad(-1)
 	s.srv.forget(s)
 	close(s.gone)
+}
+
+// find looks a command up by its tag, whatever its connection: tags are unique in the
+// session (RFC 7143 §11.2.1.8).
+func (s *session) find(itt uint32) *request {
+	for r := s.tags[bucket(itt)]; r != nil; r = r.chain {
+		if r.h.ITT() == itt {
+			return r
+		}
+	}
+	return nil
+}
+
+func bucket(itt uint32) uint32 { return itt * 0x9e3779b1 >> 24 }
+
+func (s *session) insert(r *request) {
+	p := &s.tags[bucket(r.h.ITT())]
+	r.chain, *p = *p, r
+	r.tagged = true
+}
+
+func (s *session) remove(r *request) {
+	for p := &s.tags[bucket(r.h.ITT())]; *p != nil; p = &(*p).chain {
+		if *p == r {
+			*p = r.chain
+			break
+		}
+	}
+	r.chain, r.tagged = nil, false
+}
+
+// each calls f for the commands of the session; f may end the one that it is given.
+func (s *session) each(f func(q *request)) {
+	for i := range s.tags {
+		for q := s.tags[i]; q != nil; {
+			next := q.chain
+			f(q)
+			q = next
+		}
+	}
 }
 
 // admit reports whether a request's CmdSN lets it in (RFC 7143 §4.2.2.1): others are
@@ -173,6 +239,9 @@ func (s *session) hold(sn uint32, r *request) bool {
 		return false
 	}
 	*p = r
+	if s.tmfs != nil {
+		s.retryTMFs()
+	}
 	return true
 }
 
@@ -186,11 +255,30 @@ func (s *session) skip(h *pdu.BHS) {
 	}
 }
 
+// missing reports whether a command older than sn has not come yet.
+func (s *session) missing(sn uint32) bool {
+	if !pdu.SNInWindow(sn, s.expCmdSN, s.maxCmdSN+1) {
+		return false
+	}
+	for x := s.expCmdSN; x != sn; x++ {
+		if s.held[x%maxWindow] == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // enter takes a request that has arrived as a whole.
 func (s *session) enter(r *request) {
 	c := r.c
+	if !r.h.Immediate() && s.held[r.h.CmdSN()%maxWindow] != nil || r.kind == kindCommand && s.find(r.h.ITT()) != nil {
+		// Another connection was faster with the same number or tag.
+		c.complain(badCmdSN, "a command was sent twice", "CmdSN", r.h.CmdSN())
+		r.release()
+		return
+	}
 	if r.kind == kindCommand {
-		c.insert(r)
+		s.insert(r)
 		if r.unsolicited {
 			c.owe(r)
 		}
@@ -219,7 +307,7 @@ func (s *session) deliver() {
 		return
 	}
 	s.delivering = true
-	for !s.c.dead && !s.c.ending {
+	for len(s.conns) > 0 {
 		p := &s.held[s.expCmdSN%maxWindow]
 		r := *p
 		if r == nil {
@@ -229,6 +317,11 @@ func (s *session) deliver() {
 			*p = nil
 			s.expCmdSN++
 			s.maxCmdSN++
+			continue
+		}
+		if r.c.ending {
+			// It came behind what ended its connection.
+			r.cut()
 			continue
 		}
 		if r.kind == kindCommand && !s.mayStart(r) {
@@ -249,22 +342,53 @@ func (s *session) mayStart(r *request) bool {
 	}
 	// The core learns of a command when its data are there. An ORDERED one must
 	// not pass older ones that still wait for theirs.
-	if a := r.task.Attr; (a == scsi.Ordered || a == scsi.ACA) && r.c.owed > 0 {
-		if r.c.owed > 1 || !r.owed {
+	if a := r.task.Attr; (a == scsi.Ordered || a == scsi.ACA) && s.owed > 0 {
+		if s.owed > 1 || !r.owed {
 			return false
 		}
 	}
 	if !r.serve() {
-		s.sh.await(r.c)
-		return false
+		if !s.hoards() {
+			s.sh.await(r.c)
+			return false
+		}
+		// What younger commands hold, which came before it by another
+		// connection, is freed only when it has gone.
+		r.c.complain(taskSetFull, "no memory for a command's data: TASK SET FULL")
+		r.unserve()
+		r.full, r.room = true, 0
 	}
 	return true
+}
+
+// hoards reports whether commands that have not had their turn hold memory.
+func (s *session) hoards() bool {
+	for _, r := range s.held {
+		if r != nil && len(r.bufs) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// later has deliver called at the end of the round.
+func (s *session) later() {
+	if !s.turn.Queued() {
+		s.l.Defer(&s.turn)
+	}
+}
+
+// kick ends a batch: any connection may have delivered commands of any other.
+func (s *session) kick() {
+	for _, c := range s.conns {
+		c.lane.Kick()
+	}
 }
 
 // unbar lets delivery go on, at the end of the round.
 func (s *session) unbar() {
 	if s.held[s.expCmdSN%maxWindow] != nil {
-		s.c.flushLater()
+		s.later()
 	}
 }
 
@@ -274,4 +398,27 @@ func (s *session) pass(r *request) {
 		s.barrier = nil
 		s.unbar()
 	}
+}
+
+// overdue reports whether a command that others wait for has been missing for too
+// long: its connection was cut, and the initiator has not sent it again.
+func (s *session) overdue(now int64) bool {
+	waits := s.tmfs != nil
+	if !waits && s.held[s.expCmdSN%maxWindow] == nil {
+		for _, r := range s.held {
+			if r != nil {
+				waits = true
+				break
+			}
+		}
+	}
+	switch {
+	case !waits:
+		s.gapAt = 0
+	case s.gapAt == 0 || s.gapSN != s.expCmdSN:
+		s.gapAt, s.gapSN = now, s.expCmdSN
+	default:
+		return now-s.gapAt > int64(s.srv.limits.StallTimeout)
+	}
+	return false
 }

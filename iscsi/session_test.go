@@ -342,7 +342,7 @@ func TestRemoveTarget(t *testing.T) {
 	if n := <-done; n != 0 {
 		t.Error(n, "stuck")
 	}
-	if err := c.Closed(time.Second); err != nil || len(c.Asyncs) != 1 {
+	if err := c.Closed(time.Second); err != nil || len(c.Asyncs) != 2 || c.Asyncs[0].AsyncEvent() != pdu.AsyncLogoutRequest || c.Asyncs[1].AsyncEvent() != pdu.AsyncDropSession {
 		t.Error(err, c.Asyncs)
 	}
 	d, err := iscsitest.Dial(r.addr())
@@ -418,7 +418,7 @@ func TestListen(t *testing.T) {
 }
 
 func TestHalfOpenLimit(t *testing.T) {
-	r := newRig(t, rigOptions{quiet: true, limits: Limits{HalfOpen: 4, LoginTimeout: 700 * time.Millisecond}})
+	r := newRig(t, rigOptions{quiet: true, limits: Limits{HalfOpen: 4, HalfOpenPerPeer: 4, LoginQueue: -1, LoginTimeout: 700 * time.Millisecond}})
 	var cs []net.Conn
 	for range 4 {
 		c, err := net.Dial("tcp", r.addr())
@@ -447,15 +447,15 @@ func TestHalfOpenLimit(t *testing.T) {
 
 func TestTransportID(t *testing.T) {
 	b := bytes.Repeat([]byte{0xff}, 300)
-	n := transportID(b, "iqn.1993-08.org.debian:01:abc", [6]byte{0x00, 0x02, 0x3d, 0x00, 0x00, 0x01})
+	n := transportID(b, "iqn.1993-08.org.debian:01:abc", [6]byte{0x00, 0x02, 0x3d, 0x00, 0x00, 0x01}, false)
 	want := append([]byte{0x45, 0, 0, 48}, "iqn.1993-08.org.debian:01:abc,i,0x00023d000001\x00\x00"...)
 	if !bytes.Equal(b[:n], want) {
 		t.Errorf("% x", b[:n])
 	}
-	if n := transportID(b, "a", [6]byte{}); n != 24 {
+	if n := transportID(b, "a", [6]byte{}, false); n != 24 {
 		t.Error(n)
 	}
-	if n := transportID(b, strings.Repeat("x", 223), [6]byte{}); n != 248 || n%4 != 0 {
+	if n := transportID(b, strings.Repeat("x", 223), [6]byte{}, false); n != 248 || n%4 != 0 {
 		t.Error(n)
 	}
 }

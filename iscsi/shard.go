@@ -18,6 +18,7 @@ type shard struct {
 
 	free   *request
 	nfree  int
+	conns  int // connections of this loop
 	rv, sv sys.SockVec
 	// sink takes payload that nobody wants.
 	sink [64 << 10]byte
@@ -34,8 +35,9 @@ type shard struct {
 // given some back.
 const retryEvery = 5 * time.Millisecond
 
-// maxFree bounds the idle requests that a shard keeps.
-const maxFree = 4096
+// maxFree bounds the idle requests that a shard keeps, freePerConn those for each of
+// its connections.
+const maxFree, freePerConn = 4096, 160
 
 func newShard(s *Server, l *loop.Loop) *shard {
 	sh := &shard{srv: s, l: l, slabs: l.Slabs()}
@@ -62,13 +64,25 @@ func (sh *shard) get(c *conn, k kind) *request {
 // put gives a request back.
 func (sh *shard) put(r *request) {
 	r.c.requests--
-	if sh.nfree >= maxFree {
+	if sh.nfree >= min(maxFree, sh.conns*freePerConn) {
 		return
 	}
 	r.recycle()
 	r.next = sh.free
 	sh.free = r
 	sh.nfree++
+}
+
+// joined and parted count connections; what the pool has too much of goes.
+func (sh *shard) joined() { sh.conns++ }
+
+func (sh *shard) parted() {
+	sh.conns--
+	for sh.nfree > sh.conns*freePerConn {
+		r := sh.free
+		sh.free, r.next = r.next, nil
+		sh.nfree--
+	}
 }
 
 // await puts c on the list of those who wait for memory.

@@ -20,6 +20,8 @@ const (
 	badTag           // an initiator task tag in use
 	badOpcode        // unknown, or not of full feature phase
 	badLogin         // login refused or malformed
+	badAuth          // authentication failed
+	notAllowed       // not on a target's lists, or the target is somebody else's
 	strayData        // Data-Out of no task
 	unsolicitedData  // data that nobody asked for or allowed
 	refusedSNACK     // ErrorRecoveryLevel is 0
@@ -35,7 +37,7 @@ const (
 
 var complaintNames = [complaints]string{
 	"header-digest", "data-digest", "format", "length", "sequence", "cmdsn-window",
-	"duplicate-tag", "opcode", "login", "stray-data", "unsolicited-data", "snack",
+	"duplicate-tag", "opcode", "login", "authentication", "authorization", "stray-data", "unsolicited-data", "snack",
 	"too-many-immediate", "too-many-logins", "too-many-sessions", "silent", "stalled",
 	"reset", "task-set-full",
 }
@@ -119,6 +121,7 @@ func (t *Traffic) add(o Traffic) {
 // Stats are the server's counters since it was made.
 type Stats struct {
 	Sessions, Discoveries, HalfOpen int // now
+	Waiting                         int // connections that may not begin their login yet
 	Logins                          uint64
 	Traffic                         Traffic
 	// Complaints counts what peers did wrong or were refused, by kind; kinds

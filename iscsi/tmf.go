@@ -9,8 +9,55 @@ import (
 // that the core has not seen yet (held back, or waiting for data) are ended here;
 // the rest is the core's, which answers when every affected task has ended.
 func (c *conn) startTMF(r *request) {
-	r.state = stCore
 	fn := r.h.Function()
+	switch fn {
+	case pdu.AbortTaskSet, pdu.ClearTaskSet, pdu.LogicalReset:
+		if r.immediate && c.sess.missing(r.h.CmdSN()) {
+			// Commands that it is meant for are still on their way, on other
+			// connections: they are waited for (RFC 7143 §4.2.3.3).
+			r.state = stHeld
+			r.next = c.sess.tmfs
+			c.sess.tmfs = r
+			return
+		}
+	case pdu.TargetWarmReset, pdu.TargetColdReset:
+		// Such commands count as received (§4.2.3.3, c).
+		c.sess.plug(r.h.CmdSN())
+	}
+	c.runTMF(r, fn)
+}
+
+// retryTMFs starts those functions that have waited for what has come now.
+func (s *session) retryTMFs() {
+	var list *request
+	list, s.tmfs = s.tmfs, nil
+	for r := list; r != nil; {
+		next := r.next
+		r.next = nil
+		if s.missing(r.h.CmdSN()) {
+			r.next, s.tmfs = s.tmfs, r
+		} else {
+			r.c.runTMF(r, r.h.Function())
+		}
+		r = next
+	}
+}
+
+// plug has all commands older than sn that have not come count as received.
+func (s *session) plug(sn uint32) {
+	if !s.missing(sn) {
+		return
+	}
+	for x := s.expCmdSN; x != sn; x++ {
+		if p := &s.held[x%maxWindow]; *p == nil {
+			*p = &s.hole
+		}
+	}
+	s.later()
+}
+
+func (c *conn) runTMF(r *request, fn pdu.TMF) {
+	r.state = stCore
 	m := &r.tmf
 	m.LUN, m.Tag, m.Lane = scsi.LUN(r.h.LUN()), 0, c.coreLane()
 	m.Deadline = c.srv.limits.TaskTimeout
@@ -19,7 +66,7 @@ func (c *conn) startTMF(r *request) {
 		c.abortTask(r)
 		return
 	case pdu.QueryTask:
-		if q := c.find(r.h.ReferencedTaskTag()); q != nil && q.kind == kindCommand && q.h.LUN() == r.h.LUN() {
+		if q := c.sess.find(r.h.ReferencedTaskTag()); q != nil && q.h.LUN() == r.h.LUN() {
 			if q.state == stCore {
 				m.Func, m.Tag = scsi.QueryTask, q.task.Tag
 				c.manage(m)
@@ -36,22 +83,22 @@ func (c *conn) startTMF(r *request) {
 		return
 	case pdu.AbortTaskSet:
 		m.Func = scsi.AbortTaskSet
-		c.cutTasks(r, false)
+		c.sess.cutTasks(r, false)
 	case pdu.ClearTaskSet:
 		m.Func = scsi.ClearTaskSet
-		c.cutTasks(r, false)
+		c.sess.cutTasks(r, false)
 	case pdu.LogicalReset:
 		m.Func = scsi.LUNReset
-		c.cutTasks(r, false)
+		c.sess.cutTasks(r, false)
 	case pdu.TargetWarmReset:
 		m.Func = scsi.TargetWarmReset
-		c.cutTasks(r, true)
+		c.sess.cutTasks(r, true)
 	case pdu.TargetColdReset:
 		m.Func = scsi.TargetColdReset
-		c.cutTasks(r, true)
+		c.sess.cutTasks(r, true)
 	case pdu.NexusReset:
 		m.Func = scsi.NexusReset
-		c.cutTasks(r, true)
+		c.sess.cutTasks(r, true)
 	case pdu.ClearACA:
 		m.Func = scsi.ClearACA
 	case pdu.QueryTaskSet:
@@ -72,8 +119,8 @@ func (c *conn) manage(m *scsi.TMF) {
 
 // abortTask does ABORT TASK (§11.5.1, §11.6.1).
 func (c *conn) abortTask(r *request) {
-	q := c.find(r.h.ReferencedTaskTag())
-	if q != nil && (q.kind != kindCommand || q.h.LUN() != r.h.LUN()) {
+	q := c.sess.find(r.h.ReferencedTaskTag())
+	if q != nil && q.h.LUN() != r.h.LUN() {
 		q = nil
 	}
 	switch {
@@ -101,24 +148,31 @@ func (c *conn) abortTask(r *request) {
 }
 
 // cutTasks ends the commands that the core has not seen and that are older than r: of
-// r's LUN, or of all.
-func (c *conn) cutTasks(r *request, all bool) {
-	for i := range c.tags {
-		for q := c.tags[i]; q != nil; {
-			next := q.chain
-			if q.kind == kindCommand && (q.state == stHeld || q.state == stData) &&
-				(all || q.h.LUN() == r.h.LUN()) && pdu.SNLess(q.h.CmdSN(), r.h.CmdSN()) {
-				q.cut()
-			}
-			q = next
+// r's LUN, or of all. Younger ones, which came before r by another connection, are to
+// have an answer whatever the core makes of them.
+func (s *session) cutTasks(r *request, all bool) {
+	s.each(func(q *request) {
+		if !all && q.h.LUN() != r.h.LUN() {
+			return
 		}
-	}
+		older := q.immediate || pdu.SNLess(q.h.CmdSN(), r.h.CmdSN())
+		switch q.state {
+		case stHeld, stData:
+			if older {
+				q.cut()
+				return
+			}
+			q.late = q.state == stData
+		case stCore:
+			q.late = !older
+		}
+	})
 }
 
-// cut ends a command without an answer, before the core has seen it.
+// cut ends a request without an answer, before its turn or before the core has seen it.
 func (q *request) cut() {
 	c := q.c
-	if q.state == stHeld {
+	if q.state == stHeld && q.counted {
 		c.sess.held[q.h.CmdSN()%maxWindow] = &c.sess.hole
 		q.counted = false // the hole is counted instead
 	}

@@ -40,6 +40,9 @@ type barrier struct {
 	hold bool
 	// drop: the lanes let go of the unit. Covers all tasks, whenever they came.
 	drop bool
+	// clearedUA is the unit attention for those whose announced tasks it ends, where
+	// apply raises none for all.
+	clearedUA ASC
 
 	// apply runs with Unit.mu held when the barrier is finished or expires, no
 	// task that hold keeps back having started.
@@ -97,6 +100,7 @@ func (u *Unit) startBarrier(b *barrier, deadline time.Duration) {
 	if b.hold {
 		u.holds++
 	}
+	b.overtake()
 	u.gate.Store(u.gate.Load() | gateBarrier)
 	b.pending = 1
 	if b.outcome != notAborted || b.query {

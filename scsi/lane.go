@@ -205,6 +205,7 @@ func (ln *Lane) Submit(t *Task) {
 
 // submitNoUnit runs the few commands that LUNs without a unit answer.
 func (ln *Lane) submitNoUnit(t *Task) {
+	t.announced = nil
 	switch c := t.cmd; {
 	case ln.nexus.closed.Load() || ln.closed.Load():
 		t.Aborted = true
@@ -221,6 +222,9 @@ func (ln *Lane) submitNoUnit(t *Task) {
 // exec does the checks that every command has in common, in SAM-5's order, and
 // runs its handler. t is counted and in the list.
 func (lu *laneUnit) exec(t *Task) {
+	if t.announced != nil && lu.overtaken(t) {
+		return
+	}
 	c := t.cmd
 	if c == nil {
 		lu.noCommand(t)

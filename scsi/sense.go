@@ -63,6 +63,7 @@ const (
 	ASCCapacityDataHasChanged       ASC = 0x2a09
 	ASCCommandsClearedByAnother     ASC = 0x2f00
 	ASCSavingParametersNotSupported ASC = 0x3900
+	ASCCommandsClearedByISCSI       ASC = 0x477f
 	ASCMediumNotPresent             ASC = 0x3a00
 	ASCInquiryDataHasChanged        ASC = 0x3f03
 	ASCReportedLUNsDataHasChanged   ASC = 0x3f0e

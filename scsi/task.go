@@ -55,7 +55,10 @@ type task struct {
 	lu   *laneUnit // the (lane, unit) pair; nil for LUNs that are not mapped
 	unit *Unit     // lu.unit; nil with lu
 	cmd  *command
-	op   backing.Op
+	// announced: Announce was called, in this epoch of that pair.
+	announced *nexusUnit
+	epoch     uint32
+	op        backing.Op
 	// next is what happens when op has ended; see Task.store.
 	next step
 	// sched is the scheduler's part (gate, lists), see gate.go.

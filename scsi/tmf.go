@@ -200,7 +200,7 @@ func (n *Nexus) manage(m *TMF) TMResponse {
 	case AbortTaskSet:
 		m.start(u, barrier{nexus: n, outcome: abortSilent, issuer: n})
 	case ClearTaskSet:
-		m.start(u, barrier{outcome: abortTAS, issuer: n, apply: func(b *barrier) {
+		m.start(u, barrier{outcome: abortTAS, issuer: n, clearedUA: ASCCommandsClearedByAnother, apply: func(b *barrier) {
 			for _, nu := range b.cleared {
 				nu.raise(ASCCommandsClearedByAnother)
 			}

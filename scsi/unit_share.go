@@ -66,15 +66,20 @@ func (u *Unit) SetShared(on bool) error {
 	return nil
 }
 
-// conflictLocked is a *SharingError if a nexus of another name than id's may write.
-// u.mu is held.
+// conflictLocked is a *SharingError if a nexus of another name than id's may write,
+// the first of them in the order of their targets. u.mu is held.
 func (u *Unit) conflictLocked(id InitiatorID) error {
+	var e *SharingError
 	for n := range u.writers {
-		if n.id.Name() != id.Name() {
-			return &SharingError{Disk: u.conf.Name, Initiator: id.Name(), Holder: n.id.Name(), Target: n.port.target.conf.Name}
+		tg := n.port.target.conf.Name
+		if n.id.Name() != id.Name() && (e == nil || tg < e.Target) {
+			e = &SharingError{Disk: u.conf.Name, Initiator: id.Name(), Holder: n.id.Name(), Target: tg}
 		}
 	}
-	return nil
+	if e == nil {
+		return nil
+	}
+	return e
 }
 
 // admits reports whether initiator id could write beside those that can now.

@@ -21,6 +21,8 @@ type nexusUnit struct {
 	unit  *Unit
 
 	verdict atomic.Uint32
+	// epoch moves when the task set is cleared; see Lane.Announce.
+	epoch atomic.Uint32
 	// readOnly comes from the target's map.
 	readOnly atomic.Bool
 
@@ -28,6 +30,10 @@ type nexusUnit struct {
 
 	ua       uaQueue
 	conflict uint32 // verdictRead | verdictWrite
+	// The last move of epoch was byOther; clearedUA tells those that had announced
+	// tasks only.
+	byOther   bool
+	clearedUA ASC
 }
 
 // setVerdict brings the word up to date. Unit.mu is held.

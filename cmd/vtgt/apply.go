@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vtgt/vtgt/config"
+	"github.com/vtgt/vtgt/daemon"
 )
 
 // readConfig reads the file of -f; "-" is standard input.
@@ -31,19 +32,29 @@ func absolute(file string) string {
 
 func newApply(g *globals) *cobra.Command {
 	var file string
-	var dry bool
+	var o daemon.ApplyOptions
+	var noSave bool
+	format := "table"
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE",
 		Short: "Make the daemon serve what a configuration file says",
 		Long: `Give the daemon a whole configuration. What it has in common with the present one is not
 touched; what is not in it any more is removed. It is applied as a whole or not at all.
 
-The daemon does not keep the file: when it starts again it reads the one that serve was
-given.`,
+What takes something away from initiators that are logged in is refused, and they are
+named; --force does it all the same: commands under way are aborted, sessions end.
+
+The file that serve was given takes the text over, and is stable then; what it held
+before is kept (vtgt get history). With --no-save it stays as it is, and what was applied
+is forgotten when vtgt starts again.`,
 		Example: `  vtgt apply -f /etc/vtgt/vtgt.yaml --dry-run   # what would change
-  vtgt apply -f /etc/vtgt/vtgt.yaml`,
+  vtgt apply -f /etc/vtgt/vtgt.yaml
+  vtgt get config --revision 7 | vtgt apply -f -   # back to an earlier one`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(format); err != nil {
+				return err
+			}
 			text, err := readConfig(cmd, file)
 			if err != nil {
 				return err
@@ -55,37 +66,31 @@ given.`,
 			if file == "-" {
 				name = "stdin"
 			}
-			before, err := c.Config(ctx)
+			o.Save = !noSave
+			r, err := c.Apply(ctx, name, text, o)
 			if err != nil {
 				return err
 			}
-			r, err := c.Apply(ctx, name, text, dry)
-			if err != nil {
+			if err := showResult(cmd, r, format); err != nil || o.DryRun || format != "table" {
 				return err
 			}
-			out := cmd.OutOrStdout()
-			for _, ch := range r.Changes {
-				fmt.Fprintln(out, ch)
-			}
-			for _, w := range r.Warnings {
-				fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+w)
-			}
-			switch {
-			case len(r.Changes) == 0:
-				fmt.Fprintln(out, "nothing changes")
-			case dry:
-				fmt.Fprintf(out, "%d changes; nothing was done (dry run)\n", len(r.Changes))
-			default:
-				fmt.Fprintf(out, "%d changes applied, revision %d\n", len(r.Changes), r.Revision)
-			}
-			if !dry && before.File != name {
-				fmt.Fprintf(cmd.ErrOrStderr(), "note: the daemon has read its configuration from %s before; copy this one there or it will be forgotten when vtgt starts again\n", before.File)
+			switch after, err := c.Config(ctx); {
+			case err != nil:
+				return err
+			case o.Save && after.File != name:
+				fmt.Fprintf(cmd.ErrOrStderr(), "note: %s has this configuration now\n", after.File)
+			case !o.Save:
+				fmt.Fprintf(cmd.ErrOrStderr(), "note: not saved: when vtgt starts again it reads the file that serve was given\n")
 			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "the configuration `FILE`; - reads standard input")
-	cmd.Flags().BoolVar(&dry, "dry-run", false, "show the difference and change nothing")
+	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "show the difference and change nothing")
+	cmd.Flags().BoolVar(&o.Force, "force", false, "also take away what initiators use, and cut disks that are to be smaller")
+	cmd.Flags().BoolVar(&noSave, "no-save", false, "change what runs, but not the file that serve was given")
+	cmd.Flags().Uint64Var(&o.Revision, "if-revision", 0, "refuse unless the configuration in force is at this `REVISION`")
+	addOutput(cmd, &format)
 	_ = cmd.MarkFlagFilename("file", "yaml", "yml")
 	return cmd
 }

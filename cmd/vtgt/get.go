@@ -26,7 +26,7 @@ func newGet(g *globals) *cobra.Command {
   vtgt get config > backup.yaml`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return usagef("name what to get: disks, targets, exports, sessions, config or status")
+			return usagef("name what to get: disks, targets, exports, sessions, config, history, events or status")
 		},
 	}
 	cmd.AddCommand(
@@ -34,7 +34,9 @@ func newGet(g *globals) *cobra.Command {
 		newResource(g, "targets", "List the targets and their LUNs", "  vtgt get targets", tableTargets),
 		newResource(g, "exports", "List the ways to reach the targets", "  vtgt get exports", tableExports),
 		newResource(g, "sessions", "List who is logged in, with the negotiated values", "  vtgt get sessions\n  vtgt get sessions -o json | jq '.[].params.HeaderDigest'", tableSessions),
-		newResource(g, "config", "Show the configuration in force", "  vtgt get config\n  vtgt get config -o json", tableConfig),
+		newGetConfig(g),
+		newResource(g, "history", "List the earlier configurations that are kept", "  vtgt get history\n  vtgt get config --revision 7 | vtgt apply -f -", tableHistory),
+		newEvents(g),
 		newResource(g, "status", "Show the daemon itself", "  vtgt get status", tableStatus),
 	)
 	return cmd
@@ -51,8 +53,8 @@ func newResource(g *globals, name, short, example string, t table) *cobra.Comman
 		Example: example,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if format != "table" && format != "json" && format != "yaml" {
-				return usagef("unknown output format %q: use table, json or yaml", format)
+			if err := checkOutput(format); err != nil {
+				return err
 			}
 			c, ctx, cancel := g.client(cmd)
 			defer cancel()
@@ -75,9 +77,20 @@ func newResource(g *globals, name, short, example string, t table) *cobra.Comman
 			return err
 		},
 	}
-	cmd.Flags().StringVarP(&format, "output", "o", format, "table, json or yaml")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
+	addOutput(cmd, &format)
 	return cmd
+}
+
+func addOutput(cmd *cobra.Command, format *string) {
+	cmd.Flags().StringVarP(format, "output", "o", *format, "table, json or yaml")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func checkOutput(format string) error {
+	if format != "table" && format != "json" && format != "yaml" {
+		return usagef("unknown output format %q: use table, json or yaml", format)
+	}
+	return nil
 }
 
 // toYAML turns JSON into YAML with the same names in the same order.
@@ -143,9 +156,9 @@ func tableDisks(ctx context.Context, c *api.Client, w io.Writer) error {
 				fl = append(fl, f.name)
 			}
 		}
-		rows = append(rows, []string{d.Name, d.Store, size(d.Size), fmt.Sprintf("%d/%d", d.BlockSize, d.PhysicalBlockSize), d.Cache, strings.Join(fl, ","), d.Serial, strings.Join(d.LUNs, ",")})
+		rows = append(rows, []string{d.Name, d.Store, size(d.Size), fmt.Sprintf("%d/%d", d.BlockSize, d.PhysicalBlockSize), d.Cache, strings.Join(fl, ","), d.State, d.Serial, strings.Join(d.LUNs, ",")})
 	}
-	return columns(w, "NAME STORE SIZE BLOCK CACHE FLAGS SERIAL LUNS", rows)
+	return columns(w, "NAME STORE SIZE BLOCK CACHE FLAGS STATE SERIAL LUNS", rows)
 }
 
 func tableTargets(ctx context.Context, c *api.Client, w io.Writer) error {

@@ -67,6 +67,7 @@ one YAML file, and commands that ask and change it through a UNIX socket.`,
 		Example: `  vtgt run                              # try it out: serves a disk under ./.vtgt
   vtgt check -f /etc/vtgt/vtgt.yaml
   vtgt serve --config /etc/vtgt/vtgt.yaml
+  vtgt disk add data --store file:/srv/data.img --size 100GiB --create
   vtgt get sessions`,
 		Version:           versionText(),
 		SilenceUsage:      true,
@@ -82,7 +83,8 @@ one YAML file, and commands that ask and change it through a UNIX socket.`,
 	root.PersistentFlags().StringVar(&g.socket, "socket", socket, "the daemon's API `SOCKET` (default $VTGT_SOCKET, else "+config.DefaultAPISocket+")")
 	root.PersistentFlags().DurationVar(&g.timeout, "timeout", 2*time.Minute, "how long to wait for the daemon's answer")
 	root.AddCommand(
-		newServe(), newRun(), newCheck(), newApply(g), newGet(g), newVersion(g), newDocs(),
+		newServe(), newRun(), newCheck(), newApply(g), newGet(g),
+		newDisk(g), newTarget(g), newLUN(g), newPortal(g), newVersion(g), newDocs(),
 	)
 	root.InitDefaultCompletionCmd() // now, so that it gets its examples
 	addCompletionExamples(root)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/vtgt/vtgt/api"
 	"github.com/vtgt/vtgt/config"
 	"github.com/vtgt/vtgt/daemon"
+	"github.com/vtgt/vtgt/internal/sys"
 )
 
 // logFlags are the flags about the log.
@@ -119,8 +121,14 @@ func startProcess(file string, text []byte, log *slog.Logger, wait time.Duration
 	p := &process{file: file, log: log, cfg: cfg, signals: make(chan os.Signal, 4)}
 	signal.Notify(p.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	log.Info("vtgt starts", "version", versionText(), "config", file, "pid", os.Getpid())
+	// What systemd listens to already (vtgt.socket).
+	in := inheritedSockets(log)
+	defer in.close()
 	// The socket first: a second daemon ends here, before it touches a disk.
-	ln, err := api.Listen(cfg.API.Socket, fs.FileMode(cfg.API.Mode), cfg.API.Group)
+	ln := in.api(cfg.API.Socket)
+	if ln == nil {
+		ln, err = api.Listen(cfg.API.Socket, fs.FileMode(cfg.API.Mode), cfg.API.Group)
+	}
 	if err != nil {
 		signal.Stop(p.signals)
 		return nil, err
@@ -128,7 +136,7 @@ func startProcess(file string, text []byte, log *slog.Logger, wait time.Duration
 	if wait <= 0 {
 		wait = -1 // 0 stands for the default
 	}
-	p.d, err = daemon.New(file, text, daemon.Options{Log: log, LockWait: wait})
+	p.d, err = daemon.New(file, text, daemon.Options{Log: log, LockWait: wait, Inherited: in.tcp()})
 	if err != nil {
 		ln.Close()
 		signal.Stop(p.signals)
@@ -141,7 +149,30 @@ func startProcess(file string, text []byte, log *slog.Logger, wait time.Duration
 func (p *process) ready() {
 	s := p.d.Status()
 	p.log.Info("ready", "portals", s.Portals, "disks", s.Disks, "targets", s.Targets, "api", p.cfg.API.Socket)
-	p.notify(fmt.Sprintf("%s\nSTATUS=serving %d disks at %d targets", sd.SdNotifyReady, s.Disks, s.Targets))
+	p.notifyReady("")
+	p.watchdog()
+}
+
+func (p *process) notifyReady(more string) {
+	s := p.d.Status()
+	p.notify(fmt.Sprintf("%s\nSTATUS=serving %d disks at %d targets%s", sd.SdNotifyReady, s.Disks, s.Targets, strings.ReplaceAll(more, "\n", " ")))
+}
+
+// watchdog tells systemd, where it wants to hear it (WatchdogSec=), that all loops
+// go round.
+func (p *process) watchdog() {
+	every, err := sd.SdWatchdogEnabled(false)
+	if err != nil || every <= 0 {
+		return
+	}
+	go func() {
+		t := time.NewTicker(max(every/3, 10*time.Millisecond))
+		defer t.Stop()
+		for range t.C {
+			p.d.Alive() // returns when every loop has answered
+			p.notify(sd.SdNotifyWatchdog)
+		}
+	}()
 }
 
 // notify tells systemd, where it asked to be told.
@@ -195,11 +226,11 @@ func (p *process) close() error {
 
 // reload applies the file that serve was given.
 func (p *process) reload() {
-	p.notify(sd.SdNotifyReloading)
+	p.notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d\nSTATUS=reading %s", sd.SdNotifyReloading, sys.MonotonicMicroseconds(), p.file))
 	text, err := config.ReadFile(p.file)
 	var r *daemon.Result
 	if err == nil {
-		r, err = p.d.Apply(p.file, text, false)
+		r, err = p.d.Apply(p.file, text, daemon.ApplyOptions{})
 	}
 	if err != nil {
 		for _, e := range daemon.AsErrors(err) {
@@ -210,5 +241,9 @@ func (p *process) reload() {
 			p.log.Warn(w)
 		}
 	}
-	p.notify(sd.SdNotifyReady)
+	status := ""
+	if err != nil {
+		status = "; the file was not applied: " + daemon.AsErrors(err)[0].Error()
+	}
+	p.notifyReady(status)
 }

@@ -418,9 +418,9 @@ func TestServeGetApply(t *testing.T) {
 	w.replace("{lun: 7, disk: b}", "{lun: 7, disk: c}")
 	w.fails([]string{"apply", "-f", w.conf}, w.conf+":", "unknown disk \"c\"")
 	w.replace("{lun: 7, disk: c}", "{lun: 7, disk: b}")
-	w.replace("a.img\"", "a.img\", readOnly: true")
-	w.fails([]string{"apply", "-f", w.conf}, "disk a: cannot change (readOnly false -> true) while initiators use it: "+testHost, "log them out")
-	w.replace("a.img\", readOnly: true", "a.img\"")
+	w.replace("a.img\"", "a.img\", blockSize: 4096")
+	w.fails([]string{"apply", "-f", w.conf}, "disk a: cannot change (blockSize 512 -> 4096) while initiators use it: "+testHost, "log them out")
+	w.replace("a.img\", blockSize: 4096", "a.img\"")
 
 	// SIGHUP reads the file again.
 	w.replace("name: b, store: \"mem:\", size: 1MiB", "name: b, store: \"mem:\", size: 1MiB, shared: true")

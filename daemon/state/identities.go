@@ -114,6 +114,14 @@ func (s *Identities) Prepare() *Prepared {
 	return &Prepared{s: s, disks: map[string]Disk{}, ports: map[string]uint16{}}
 }
 
+// Known tells whether the disk called name was served before.
+func (p *Prepared) Known(name string) bool {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	_, ok := p.s.f.Disks[name]
+	return ok
+}
+
 // Disk is the identity of the disk called name, made at first use.
 func (p *Prepared) Disk(name string) Disk {
 	p.s.mu.Lock()

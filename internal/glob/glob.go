@@ -1,5 +1,3 @@
-// Package glob matches names with patterns: '*' stands for any characters, also none,
-// '?' for any one, everything else for itself.
 package glob
 
 // Match reports whether pattern describes the whole of s. It takes at most

@@ -34,6 +34,10 @@ type Credential struct {
 	Secret Secret
 }
 
+// Format writes the name alone, for every verb: package fmt does not ask a Secret
+// behind a pointer in a structure how it wants to look. An Account looks the same.
+func (c Credential) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.User+" "+redacted) }
+
 // Account is one initiator user, and what the target answers where that user asks it
 // to prove itself; Mutual is nil where it cannot.
 type Account struct {

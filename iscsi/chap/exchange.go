@@ -37,6 +37,7 @@ type Exchange struct {
 	id         byte
 	challenge  []byte
 	why        string
+	user       string
 }
 
 var _ login.Exchange = (*Exchange)(nil)
@@ -54,6 +55,9 @@ func New(accounts []Account, algorithms []Algorithm) *Exchange {
 // Why tells, for the log of the target alone, what was wrong with an exchange that
 // has failed. Nothing that the initiator sent is in it.
 func (x *Exchange) Why() string { return x.why }
+
+// User is the name of the account that the initiator has proved to be; empty before.
+func (x *Exchange) User() string { return x.user }
 
 func (x *Exchange) fail(why string) ([]pdu.KeyValue, bool, pdu.LoginStatus) {
 	x.stage, x.why = ended, why
@@ -103,7 +107,7 @@ func (x *Exchange) Step(in []pdu.KeyValue) (out []pdu.KeyValue, done bool, st pd
 		answers, st = x.challengeFor(*k.a)
 	case x.stage == wantResponse && k.a == nil && k.n != nil && k.r != nil && (k.i == nil) == (k.c == nil):
 		if answers, st = x.judge(*k.n, *k.r, k.i, k.c); st == pdu.LoginSuccess {
-			x.stage, done = ended, true
+			x.stage, x.user, done = ended, *k.n, true
 		}
 	default:
 		return x.fail("the keys do not belong together here")

@@ -73,7 +73,10 @@ type Conn struct {
 	MutePings              bool
 
 	tasks map[uint32]*Task
-	held  []byte // what Hold keeps back
+	sess  *Session // of several connections; nil: this is the only one
+	cid   uint16
+	loose map[uint32]bool // NOP-Outs whose answer nobody waits for
+	held  []byte          // what Hold keeps back
 	hold  bool
 	// judge ends Recv behind the header where it says so; for a target's side.
 	judge func(h *pdu.BHS) bool
@@ -121,6 +124,12 @@ func (c *Conn) NetConn() net.Conn { return c.nc }
 
 // NextITT takes a task tag.
 func (c *Conn) NextITT() uint32 {
+	if s := c.sess; s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		c.ITT = s.itt
+		defer func() { s.itt = c.ITT }()
+	}
 	t := c.ITT
 	if c.ITT++; c.ITT == pdu.ReservedTag {
 		c.ITT = 1

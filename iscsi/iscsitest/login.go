@@ -19,6 +19,8 @@ type Login struct {
 	HeaderDigest, DataDigest bool
 	// Security begins in the security stage with AuthMethod=None.
 	Security bool
+	// CHAP authenticates in the security stage; nil: it does not.
+	CHAP *CHAP
 	// Keys are added to the operational text, after the defaults that they
 	// replace. A key with the value "-" is left out.
 	Keys []pdu.KeyValue
@@ -192,7 +194,12 @@ func (c *Conn) Login(l Login) error {
 	itt := c.NextITT()
 	text := pdu.AppendTexts(nil, l.names()...)
 	stage := pdu.OperationalNegotiation
-	if l.Security {
+	if l.CHAP != nil {
+		if err := c.authenticate(&l, itt); err != nil {
+			return err
+		}
+		text = nil
+	} else if l.Security {
 		p := l.Request(c, itt, pdu.SecurityNegotiation, stage, pdu.AppendText(text, "AuthMethod", "None"))
 		r, err := c.exchange(&l, p, nil)
 		if err != nil {

@@ -14,11 +14,8 @@ func (c *Conn) request(o pdu.Opcode, immediate bool) *PDU {
 	p.Reset(o)
 	p.SetImmediate(immediate)
 	p.SetITT(c.NextITT())
-	p.SetCmdSN(c.CmdSN)
+	p.SetCmdSN(c.takeCmdSN(immediate))
 	p.SetExpStatSN(c.ExpStatSN)
-	if !immediate {
-		c.CmdSN++
-	}
 	return p
 }
 
@@ -76,7 +73,7 @@ func (c *Conn) answerPing(p *PDU) error {
 	a.SetLUN(p.LUN())
 	a.SetITT(pdu.ReservedTag)
 	a.SetTTT(p.TTT())
-	a.SetCmdSN(c.CmdSN)
+	a.SetCmdSN(c.takeCmdSN(true))
 	a.SetExpStatSN(c.ExpStatSN)
 	return c.Send(a)
 }
@@ -188,7 +185,8 @@ func (c *Conn) SendTargets(v string) (map[string][]string, error) {
 	return m, nil
 }
 
-// Logout logs out and waits until the target has closed the connection.
+// Logout logs out and, where that concerns this connection, waits until the target has
+// closed it.
 func (c *Conn) Logout(reason pdu.LogoutReason, cid uint16) (pdu.LogoutResponse, error) {
 	p := c.request(pdu.OpLogoutRequest, true)
 	p.SetLogoutReason(reason)
@@ -201,7 +199,7 @@ func (c *Conn) Logout(reason pdu.LogoutReason, cid uint16) (pdu.LogoutResponse, 
 		return 0, err
 	}
 	a := pdu.LogoutResponse(r.Response())
-	if a == pdu.LogoutSuccess {
+	if a == pdu.LogoutSuccess && (reason == pdu.LogoutCloseSession || c.sess == nil || cid == c.cid) {
 		return a, c.Closed(c.Timeout)
 	}
 	return a, nil

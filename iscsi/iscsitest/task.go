@@ -78,12 +78,11 @@ func EncodeLUN(n uint16) (l [8]byte) {
 // Start sends a command with its immediate and unsolicited data, and returns without
 // waiting for anything but the command window.
 func (c *Conn) Start(cmd *Command) (*Task, error) {
-	for !cmd.Immediate && !pdu.SNLessEq(c.CmdSN, c.MaxCmdSN) {
-		if err := c.Pump(); err != nil {
-			return nil, fmt.Errorf("waiting for the command window: %w", err)
-		}
+	sn, err := c.awaitCmdSN(cmd.Immediate)
+	if err != nil {
+		return nil, err
 	}
-	t := &Task{ITT: c.NextITT(), CmdSN: c.CmdSN, c: cmd, lun: cmd.RawLUN}
+	t := &Task{ITT: c.NextITT(), CmdSN: sn, c: cmd, lun: cmd.RawLUN}
 	if t.lun == [8]byte{} {
 		t.lun = EncodeLUN(cmd.LUN)
 	}
@@ -99,7 +98,7 @@ func (c *Conn) Start(cmd *Command) (*Task, error) {
 	p.SetImmediate(cmd.Immediate)
 	p.SetLUN(t.lun)
 	p.SetITT(t.ITT)
-	p.SetCmdSN(c.CmdSN)
+	p.SetCmdSN(sn)
 	p.SetExpStatSN(c.ExpStatSN)
 	p.SetExpectedDataTransferLength(uint32(t.expect))
 	p.SetRead(cmd.In > 0)
@@ -125,9 +124,6 @@ func (c *Conn) Start(cmd *Command) (*Task, error) {
 	}
 	c.tasks[p.ITT()] = t
 	t.ITT = p.ITT()
-	if !p.Immediate() {
-		c.CmdSN++
-	}
 	if err := c.Send(p); err != nil {
 		return nil, err
 	}
@@ -242,6 +238,10 @@ func (c *Conn) Dispatch(p *PDU) error {
 		c.Asyncs = append(c.Asyncs, p)
 		return nil
 	case pdu.OpNOPIn:
+		if c.loose[p.ITT()] {
+			delete(c.loose, p.ITT())
+			return nil
+		}
 		if p.ITT() != pdu.ReservedTag {
 			break
 		}
@@ -277,6 +277,11 @@ func (c *Conn) sequence(p *PDU) error {
 	}
 	if pdu.SNLess(c.MaxCmdSN, p.MaxCmdSN()) {
 		c.MaxCmdSN = p.MaxCmdSN()
+	}
+	if s := c.sess; s != nil {
+		s.mu.Lock()
+		s.note(p.ExpCmdSN(), p.MaxCmdSN())
+		s.mu.Unlock()
 	}
 	counts := false // whether the PDU takes a StatSN
 	switch p.Opcode() {

@@ -68,7 +68,9 @@ type TargetInfo struct {
 	MaxConnections uint16
 	// Leading are the parameters of the session that a connection with a TSIH
 	// joins: the keys of its leading connection hold for all of them. Nil: the
-	// defaults of RFC 7143. It is copied.
+	// defaults of RFC 7143. It is copied. ExpCmdSN and MaxCmdSN of the responses
+	// are then the caller's to set: what is under way on other connections must
+	// not be acknowledged here.
 	Leading *Params
 	// Redirect is the TargetAddress of a redirection, "host:port" or
 	// "[v6]:port", for statuses of class 1.
@@ -94,7 +96,8 @@ type Exchange interface {
 	// the target has said all it has to say. A status other than success ends
 	// the login; LoginAuthenticationFailure for wrong proofs.
 	//
-	// An Exchange may have a method Why() string: what was wrong, for the log.
+	// An Exchange may have methods Why() string, what was wrong, for the log, and
+	// User() string, for Params.AuthUser.
 	Step(in []pdu.KeyValue) (out []pdu.KeyValue, done bool, st pdu.LoginStatus)
 }
 

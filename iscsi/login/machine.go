@@ -387,6 +387,9 @@ func (m *Machine) security(proofs []pdu.KeyValue) error {
 	}
 	m.out = pdu.AppendTexts(m.out, answers...)
 	if done {
+		if u, ok := m.auth.(interface{ User() string }); ok {
+			m.params.AuthUser = u.User()
+		}
 		m.auth, m.authed = nil, true
 	}
 	return nil

@@ -32,6 +32,7 @@ type Params struct {
 	TPGT           uint16 // target portal group tag
 	Discovery      bool   // SessionType=Discovery
 	AuthMethod     string // "None", or the method that the initiator passed
+	AuthUser       string // the name that the initiator has proved, empty for None
 	ProtocolLevel  uint8  // iSCSIProtocolLevel (RFC 7144 §7.1.1)
 
 	// Digests of both directions: CRC32C where true.

@@ -184,10 +184,10 @@ func TestClearTaskSet(t *testing.T) {
 func TestTAS(t *testing.T) {
 	h := newHeld(t)
 	// MODE SELECT(6), Control mode page with TAS (SPC-4 §7.5.8).
-	list := []byte{0, 0, 0, 0, 0x0a, 10, 2, 0, 0, 0x40, 0, 0, 0, 0, 0, 0}
+	list := controlMode(false, true)
 	if e := h.a.Do([]byte{0x15, 0x10, 0, 0, byte(len(list)), 0}, list, 0); e.Status != scsi.StatusGood {
 		k, a := SenseOf(e)
-		t.Skipf("MODE SELECT of TAS: %v %x %v", e.Status, k, a)
+		t.Fatalf("MODE SELECT of TAS: %v %x %v", e.Status, k, a)
 	}
 	h.b.ClearUA()
 	h.a.Start(scsi.Simple, read(1), nil, 512)

@@ -2,6 +2,9 @@ package scsitest
 
 import (
 	"encoding/binary"
+	"fmt"
+	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -13,7 +16,7 @@ import (
 )
 
 // patience bounds every wait of this package.
-const patience = 60 * time.Second
+const patience = 30 * time.Second
 
 // Rig is a unit with targets, nexuses and loops around it.
 type Rig struct {
@@ -21,6 +24,8 @@ type Rig struct {
 	Group *loop.Group
 	Slabs *slab.Pool
 	Unit  *scsi.Unit
+	// Dump, when set, logs what is under way; called when a wait has no end.
+	Dump func()
 
 	mu      sync.Mutex
 	targets []*scsi.Target
@@ -81,7 +86,28 @@ func (r *Rig) Wait(what string, start func(done func(stuck int))) {
 			r.TB.Errorf("%s: %d tasks stuck", what, n)
 		}
 	case <-time.After(patience):
+		r.dump()
 		r.TB.Fatalf("%s: no end", what)
+	}
+}
+
+// dump logs what hangs. What is asked for it may hang too: then the stacks say
+// where.
+func (r *Rig) dump() {
+	ch := make(chan struct{})
+	go func() {
+		defer close(ch)
+		st := r.Unit.Stats()
+		r.TB.Logf("in flight %d, waiting %d, held %d, stuck %d", st.InFlight, st.Waiting, st.Held, st.Stuck)
+		if r.Dump != nil {
+			r.Dump()
+		}
+	}()
+	select {
+	case <-ch:
+	case <-time.After(5 * time.Second):
+		b := make([]byte, 1<<20)
+		r.TB.Logf("no answer; all goroutines:\n%s", b[:runtime.Stack(b, true)])
 	}
 }
 
@@ -97,6 +123,7 @@ type Initiator struct {
 	mu     sync.Mutex
 	events []scsi.Event
 	tag    uint64
+	busy   map[*scsi.Task]int // tasks by how often Done came too little
 }
 
 // NewInitiator attaches an initiator to p, with a lane on l.
@@ -114,7 +141,34 @@ func NewInitiator(tb testing.TB, p *scsi.Port, id scsi.InitiatorID, l *loop.Loop
 }
 
 // Done is FrontEnd's.
-func (i *Initiator) Done(t *scsi.Task) { i.done <- t }
+func (i *Initiator) Done(t *scsi.Task) {
+	i.count(t, -1)
+	i.done <- t
+}
+
+// count notes a Submit (1) or a Done (-1).
+func (i *Initiator) count(t *scsi.Task, n int) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.busy == nil {
+		i.busy = make(map[*scsi.Task]int)
+	}
+	i.busy[t] += n
+	if i.busy[t] == 0 {
+		delete(i.busy, t)
+	}
+}
+
+// missing lists the tasks that have not ended.
+func (i *Initiator) missing() string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var b strings.Builder
+	for t := range i.busy {
+		fmt.Fprintf(&b, "\n  task %d: CDB % x, %v", t.Tag, t.CDB[:10], t.Attr)
+	}
+	return b.String()
+}
 
 // Event is FrontEnd's.
 func (i *Initiator) Event(e scsi.Event) {
@@ -153,6 +207,7 @@ func (i *Initiator) Start(attr scsi.TaskAttr, cdb []byte, out []byte, room int) 
 	if room > 0 {
 		t.DataIn = [][]byte{make([]byte, room)}
 	}
+	i.count(t, 1)
 	i.Lane.Loop().Do(func() {
 		i.Lane.Submit(t)
 		i.Lane.Kick()
@@ -167,7 +222,7 @@ func (i *Initiator) Ended() *scsi.Task {
 	case t := <-i.done:
 		return t
 	case <-time.After(patience):
-		i.TB.Fatal("no Done")
+		i.TB.Fatalf("no Done; initiator %s waits for%s", i.Nexus.ID(), i.missing())
 		return nil
 	}
 }
@@ -210,7 +265,7 @@ func (i *Initiator) Manage(f scsi.TMFunc, tag uint64, deadline time.Duration) sc
 	select {
 	case <-ch:
 	case <-time.After(patience):
-		i.TB.Fatalf("%v: no answer", f)
+		i.TB.Fatalf("%v: no answer; initiator %s waits for%s", f, i.Nexus.ID(), i.missing())
 	}
 	return m.Response
 }
@@ -242,6 +297,19 @@ func CDB10(op byte, lba uint32, n uint16) []byte {
 	binary.BigEndian.PutUint32(c[2:], lba)
 	binary.BigEndian.PutUint16(c[7:], n)
 	return c
+}
+
+// controlMode is the parameter list of MODE SELECT(6) with the Control mode page
+// (SPC-4 §7.5.8) of a disk.
+func controlMode(dSense, tas bool) []byte {
+	p := []byte{0, 0, 0, 0, 0x0a, 10, 0x02, 0x10, 0, 0, 0, 0, 0xff, 0xff, 0, 0}
+	if dSense {
+		p[6] |= 0x04
+	}
+	if tas {
+		p[9] |= 0x40
+	}
+	return p
 }
 
 // CompareAndWrite is the CDB of COMPARE AND WRITE (SBC-3 §5.2) for n blocks.

@@ -8,10 +8,12 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/vtgt/vtgt/backing"
+	"github.com/vtgt/vtgt/backing/backingtest"
 	"github.com/vtgt/vtgt/internal/loop"
 	"github.com/vtgt/vtgt/scsi"
 )
@@ -26,7 +28,13 @@ type SoakOptions struct {
 	Depth int
 	// Loops in the group; 0: 4.
 	Loops int
-	Seed  uint64
+	// Faults has the store fail now and then, with errors, short and torn
+	// transfers.
+	Faults bool
+	// Stop has the unit stop at errors now and then (scsi.OnErrorStop), and
+	// somebody resume it. It needs Faults.
+	Stop bool
+	Seed uint64
 }
 
 const (
@@ -41,19 +49,23 @@ const (
 	soakMaxBlocks = 16
 )
 
-// Soak drives one unit over st, a store of at least soakSize+soakMore blocks that
-// can be resized, through two targets, three nexuses and four lanes: SIMPLE,
-// ORDERED and HEAD OF QUEUE tasks mixed, aborts, resets, COMPARE AND WRITE, resizes,
-// LUN removals. It checks that
+// SoakBytes is the size that Soak's store must be able to have.
+const SoakBytes = (soakSize + soakMore) * soakBlock
+
+// Soak drives one unit through two targets, three nexuses and four lanes: SIMPLE,
+// ORDERED and HEAD OF QUEUE tasks of all kinds mixed, commands that run alone,
+// aborts, resets, COMPARE AND WRITE, resizes, LUN removals, and errors of the store.
+// open opens the store, which can be resized; Soak closes it. It checks that
 //
 //   - every task ends exactly once, and before the answer to a task management
 //     function that affects it,
+//   - an error of the store becomes the sense data that belong to it,
 //   - its buffers are not touched afterwards (they fault),
 //   - an ORDERED task starts when every task submitted before it has ended, and no
 //     task submitted after an ORDERED or HEAD OF QUEUE task starts before its end,
 //   - COMPARE AND WRITE increments add up exactly, and no READ sees half of one,
 //   - nothing is left when all is closed.
-func Soak(tb testing.TB, st backing.Store, o SoakOptions) {
+func Soak(tb testing.TB, open func(g *loop.Group) (backing.Store, error), o SoakOptions) {
 	tb.Helper()
 	if o.Time == 0 {
 		o.Time = 2 * time.Second
@@ -78,20 +90,47 @@ func Soak(tb testing.TB, st backing.Store, o SoakOptions) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer g.Close()
-	ds := &DelayStore{Store: st, Max: o.Delay}
-	s := &soak{tb: tb, o: o, g: g, live: make(map[*byte]*soakReq)}
-	ds.Started = s.started
-	if err := st.Resize((soakSize + soakMore) * soakBlock); err != nil {
+	// What a failed test leaves behind may never end: nothing is waited for then,
+	// so that the failure is told.
+	defer func() {
+		if !tb.Failed() {
+			g.Close()
+		}
+	}()
+	st, err := open(g)
+	if err != nil {
 		tb.Fatal(err)
 	}
-	s.rig = NewRig(tb, g, ds, scsi.UnitConfig{Name: "soak"})
+	defer func() {
+		if tb.Failed() {
+			return
+		}
+		if err := st.Close(); err != nil {
+			tb.Error(err)
+		}
+	}()
+	if err := st.Resize(SoakBytes); err != nil {
+		tb.Fatal(err)
+	}
+	ds := &DelayStore{Store: st, Max: o.Delay}
+	s := &soak{tb: tb, o: o, g: g, live: make(map[*byte]*soakReq)}
+	// Outside, so that a fault hits a whole operation and not half of one.
+	s.fault = backingtest.NewFault(ds)
+	ds.Started = s.started
+	s.rig = NewRig(tb, g, s.fault, scsi.UnitConfig{Name: "soak", Thin: true})
+	s.rig.Dump = s.dump
 	s.run()
 	if tb.Failed() {
 		return
 	}
-	tb.Logf("%d tasks (%d aborted, %d cancelled in the store), %d task management functions, %d increments, %d resizes, %d LUN removals",
-		s.tasks.Load(), s.aborted.Load(), ds.Canceled(), s.tmfs.Load(), s.increments.Load(), s.resizes, s.removals)
+	tb.Logf("%d tasks (%d aborted, %d cancelled in the store), %d task management functions, %d increments, %d resizes, %d LUN removals, %d tasks met an error of the store, %d stops",
+		s.tasks.Load(), s.aborted.Load(), ds.Canceled(), s.tmfs.Load(), s.increments.Load(), s.resizes, s.removals, s.failed.Load(), s.stops.Load())
+	if o.Faults && o.Time >= time.Second && s.failed.Load() == 0 {
+		tb.Error("no task met an error of the store")
+	}
+	if o.Stop && o.Time >= time.Second && s.stops.Load() == 0 {
+		tb.Error("the unit never stopped")
+	}
 }
 
 // soak is one run.
@@ -104,8 +143,10 @@ type soak struct {
 	lanes []*soakLane
 	stop  atomic.Bool
 	idle  atomic.Int32 // lanes that have stopped
+	fault *backingtest.Fault
 
 	tasks, aborted, tmfs, increments atomic.Int64
+	failed, stops                    atomic.Int64
 	resizes, removals                int
 
 	// mu guards the register of tasks, which only the test needs.
@@ -144,6 +185,8 @@ type soakLane struct {
 	tmfSub  uint64 // tmfReq's submission
 	tag     uint64
 	stopped bool
+	// reserved: its last exclusive command was a RESERVE.
+	reserved bool
 
 	// The counter's owner on this lane: one increment at a time.
 	counting bool
@@ -177,6 +220,7 @@ const (
 	reqWrite
 	reqCountRead
 	reqCount
+	reqMedium // changes or looks at the medium, in no order that shows
 	reqOther
 )
 
@@ -219,6 +263,7 @@ func (s *soak) run() {
 			ln.node.Init(ln)
 			ln.tmf.Lane = ln.ln
 			ln.tmf.Done = ln.managed
+			ln.tmf.Deadline = patience / 3
 			for range s.o.Depth {
 				r := &soakReq{ln: ln, buf: NewBuffer(s.tb, soakMaxBlocks*soakBlock)}
 				r.Ref = r
@@ -232,9 +277,18 @@ func (s *soak) run() {
 		ln.ln.Loop().PostOnce(&ln.node)
 	}
 
+	if s.o.Stop {
+		end := make(chan struct{})
+		over := make(chan struct{})
+		go s.resumer(end, over)
+		defer func() { close(end); <-over }()
+	}
 	end := time.Now().Add(s.o.Time)
 	r := rand.New(rand.NewPCG(s.o.Seed, 99))
 	for time.Now().Before(end) {
+		if s.o.Faults {
+			s.inject(r)
+		}
 		time.Sleep(time.Duration(5+r.IntN(30)) * time.Millisecond)
 		if r.IntN(2) == 0 {
 			s.resizes++
@@ -256,19 +310,67 @@ func (s *soak) run() {
 			s.tb.Fatal(err)
 		}
 	}
+	s.fault.Clear()
 	s.stop.Store(true)
 	for _, ln := range s.lanes {
 		ln.ln.Loop().PostOnce(&ln.node)
 	}
 	for limit := time.Now().Add(patience); int(s.idle.Load()) < len(s.lanes); {
 		if time.Now().After(limit) {
-			s.dump()
+			s.rig.dump()
 			s.tb.Fatal("tasks that do not end")
 		}
 		time.Sleep(time.Millisecond)
 	}
 	s.total()
 	s.rig.Close()
+}
+
+// soakFaults are what befalls the store's operations, with what a task may say then
+// (see storeFault).
+var soakFaults = []backingtest.Rule{
+	{Err: syscall.EIO},
+	{Err: backing.ErrLatched, Kinds: backingtest.KindSet(backing.Write, backing.Sync, backing.Discard, backing.Zero)},
+	{Err: syscall.ENOSPC, Kinds: backingtest.KindSet(backing.Write, backing.Discard, backing.Zero)},
+	{Err: syscall.ENOMEM},
+	{Err: syscall.EIO, Delay: 2 * time.Millisecond},
+	{Delay: 5 * time.Millisecond},
+	{Err: backing.ErrNotSupported, Kinds: backingtest.KindSet(backing.Discard, backing.Zero)},
+	// Not where COMPARE AND WRITE counts: half a block is what it must not see.
+	{Err: syscall.EIO, Torn: 700, Kinds: backingtest.KindSet(backing.Write), Off: (counterLBA + 1) * soakBlock, Len: 1 << 40},
+	{Short: 700, Kinds: backingtest.KindSet(backing.Read, backing.Write), Off: (counterLBA + 1) * soakBlock, Len: 1 << 40},
+}
+
+// inject changes what goes wrong in the store.
+func (s *soak) inject(r *rand.Rand) {
+	s.fault.Clear()
+	for range 1 + r.IntN(3) {
+		f := soakFaults[r.IntN(len(soakFaults))]
+		f.Skip, f.Count = r.IntN(40), 1+r.IntN(6)
+		s.fault.Inject(f)
+	}
+	if s.o.Stop {
+		s.rig.Unit.SetOnError(scsi.OnError(r.IntN(3)))
+	}
+}
+
+// resumer is the operator of a unit that stops, until end is closed.
+func (s *soak) resumer(end, over chan struct{}) {
+	defer close(over)
+	r := rand.New(rand.NewPCG(s.o.Seed, 98))
+	for {
+		select {
+		case <-end:
+			return
+		case <-time.After(time.Duration(r.IntN(8000)) * time.Microsecond):
+		}
+		if s.rig.Unit.State().Stopped {
+			s.stops.Add(1)
+			if err := s.rig.Unit.Resume(); err != nil {
+				s.fail("Resume: %v", err)
+			}
+		}
+	}
 }
 
 // noneLeft: a LUN was removed, so no task on it that was submitted before may
@@ -309,6 +411,10 @@ func (s *soak) dump() {
 // total checks the sum of the increments.
 func (s *soak) total() {
 	i := NewInitiator(s.tb, s.rig.targets[0].NewPort(scsi.PortConfig{RelID: 9}), "judge", s.g.Loops()[0], 0)
+	// Somebody's RESERVE may be in force.
+	if r := i.Manage(scsi.LUNReset, 0, 0); r != scsi.TMComplete {
+		s.tb.Fatal(r)
+	}
 	i.ClearUA()
 	t := i.Do(CDB10(0x28, counterLBA, 1), nil, soakBlock)
 	if t.Status != scsi.StatusGood {

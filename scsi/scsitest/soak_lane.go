@@ -61,7 +61,7 @@ func (ln *soakLane) submit(r *soakReq) {
 		r.data = r.buf.Open(int(r.blocks) * soakBlock)
 		clear(r.data)
 		r.DataIn = r.split()
-	case k < 15:
+	case k < 13:
 		r.kind = reqWrite
 		if r.lba <= counterLBA && r.lba+uint32(r.blocks) > counterLBA {
 			r.lba = counterLBA + 1
@@ -72,8 +72,14 @@ func (ln *soakLane) submit(r *soakReq) {
 			binary.BigEndian.PutUint64(r.data[i*soakBlock:], uint64(r.lba)+uint64(i))
 		}
 		r.DataOut = r.split()
+	case k < 15:
+		ln.medium(r)
 	default:
-		ln.other(r)
+		if ln.reserved || ln.rand.IntN(8) == 0 {
+			ln.exclusive(r)
+		} else {
+			ln.other(r)
+		}
 	}
 	r.busy = true
 	s.tasks.Add(1)
@@ -126,6 +132,107 @@ func (ln *soakLane) count(r *soakReq) {
 	binary.BigEndian.PutUint64(now[soakBlock-8:], binary.BigEndian.Uint64(now))
 	r.vec[0] = r.data
 	r.DataOut = r.vec[:1]
+}
+
+// medium is one of the commands that work on the medium in steps of their own. None
+// changes what the other checks rely on: each block holds its own number or zeros.
+func (ln *soakLane) medium(r *soakReq) {
+	r.kind = reqMedium
+	k := ln.rand.IntN(8)
+	if k != 0 && k != 1 && r.lba <= counterLBA && r.lba+uint32(r.blocks) > counterLBA {
+		r.lba = counterLBA + 1
+	}
+	n := int(r.blocks) * soakBlock
+	fill := func(at int) {
+		for i := range int(r.blocks) {
+			binary.BigEndian.PutUint64(r.data[at+i*soakBlock:], uint64(r.lba)+uint64(i))
+		}
+	}
+	switch k {
+	case 0: // VERIFY(10) without data, the counter too
+		copy(r.CDB[:], CDB10(0x2f, r.lba, r.blocks))
+		r.data = r.buf.Open(soakBlock)
+		return
+	case 1: // ORWRITE(16) of zeros on the counter: nothing may be lost by it
+		r.lba, r.blocks, n = counterLBA-1, 3, 3*soakBlock
+		r.data = r.buf.Open(n)
+		clear(r.data)
+		r.cdb16(0x8b)
+	case 2: // ORWRITE(16)
+		r.data = r.buf.Open(n)
+		clear(r.data)
+		fill(0)
+		r.cdb16(0x8b)
+	case 3: // VERIFY(10) with data
+		copy(r.CDB[:], CDB10(0x2f, r.lba, r.blocks))
+		r.CDB[1] = 0x02
+		r.data = r.buf.Open(n)
+		clear(r.data)
+		fill(0)
+	case 4: // WRITE AND VERIFY(10)
+		copy(r.CDB[:], CDB10(0x2e, r.lba, r.blocks))
+		r.data = r.buf.Open(n)
+		fill(0)
+	case 5: // WRITE SAME(16) of zeros, by writing or by unmapping
+		r.cdb16(0x93)
+		r.CDB[1] = byte(ln.rand.IntN(2)) << 3
+		r.data = r.buf.Open(soakBlock)
+		clear(r.data)
+	case 6: // UNMAP with two descriptors
+		r.CDB[0], r.CDB[8] = 0x42, 8+2*16
+		r.data = r.buf.Open(8 + 2*16)
+		clear(r.data)
+		binary.BigEndian.PutUint16(r.data[0:], 6+2*16)
+		binary.BigEndian.PutUint16(r.data[2:], 2*16)
+		for i, b := range []uint32{0, 1} {
+			d := r.data[8+16*i:]
+			binary.BigEndian.PutUint64(d, uint64(r.lba)+uint64(b))
+			binary.BigEndian.PutUint32(d[8:], uint32(r.blocks)-b)
+		}
+	case 7: // COMPARE AND WRITE somewhere else, in two blocks
+		r.blocks = 2
+		if r.lba == counterLBA-1 {
+			r.lba = counterLBA + 1
+		}
+		copy(r.CDB[:], CompareAndWrite(uint64(r.lba), 2))
+		r.data = r.buf.Open(4 * soakBlock)
+		clear(r.data)
+		fill(2 * soakBlock)
+		if ln.rand.IntN(2) == 0 {
+			fill(0)
+		}
+	}
+	r.DataOut = r.split()
+}
+
+// cdb16 makes a 16-byte CDB of r's range.
+func (r *soakReq) cdb16(op byte) {
+	r.CDB[0] = op
+	binary.BigEndian.PutUint64(r.CDB[2:], uint64(r.lba))
+	binary.BigEndian.PutUint32(r.CDB[10:], uint32(r.blocks))
+}
+
+// exclusive is one of the commands that run alone. A RESERVE is soon followed by a
+// RELEASE on the same nexus.
+func (ln *soakLane) exclusive(r *soakReq) {
+	r.kind = reqOther
+	r.data = r.buf.Open(64)
+	clear(r.data)
+	switch k := ln.rand.IntN(4); {
+	case ln.reserved: // RELEASE(6)
+		ln.reserved = false
+		r.CDB[0] = 0x17
+	case k == 0: // RESERVE(6)
+		ln.reserved = true
+		r.CDB[0] = 0x16
+	case k == 1: // START STOP UNIT, start
+		r.CDB[0], r.CDB[4] = 0x1b, 1
+	default: // MODE SELECT(6) of the Control mode page: D_SENSE and TAS change
+		n := copy(r.data, controlMode(ln.rand.IntN(2) == 0, ln.rand.IntN(2) == 0))
+		r.CDB[0], r.CDB[1], r.CDB[4] = 0x15, 0x10, byte(n)
+		r.vec[0] = r.data[:n]
+		r.DataOut = r.vec[:1]
+	}
 }
 
 // other is one of the commands that do not move the medium's data.
@@ -220,6 +327,9 @@ func (r *soakReq) check() {
 		ln.unsure = false
 	case reqCount:
 		ln.counting = false
+		if r.Status == scsi.StatusReservationConflict {
+			return // it has not begun
+		}
 		switch {
 		case good:
 			ln.mine++
@@ -239,16 +349,50 @@ func tolerable(r *soakReq, key scsi.SenseKey, asc scsi.ASC) bool {
 	switch {
 	case r.Status == scsi.StatusTaskAborted:
 		return true
+	case r.Status == scsi.StatusReservationConflict:
+		return r.CDB[0] != 0x12 && r.CDB[0] != 0xa0 // not INQUIRY, REPORT LUNS
 	case r.Status != scsi.StatusCheckCondition:
 		return false
-	case key == scsi.UnitAttention, key == scsi.Miscompare && r.kind == reqCount:
+	case key == scsi.UnitAttention:
 		return true
+	case key == scsi.Miscompare:
+		return r.kind == reqCount || r.kind == reqMedium
 	case key == scsi.IllegalRequest && asc == scsi.ASCLUNNotSupported:
 		return r.ln.nx.id == 2
 	case key == scsi.IllegalRequest && asc == scsi.ASCLBAOutOfRange:
 		return r.lba+uint32(r.blocks) > soakSize
+	case key == scsi.MediumError && r.lba+uint32(r.blocks) > soakSize:
+		return true // the store was cut under the operation
 	}
-	return false
+	return r.ln.s.o.Faults && storeFault(r, key, asc)
+}
+
+// storeFault are the outcomes that an error of the store explains.
+func storeFault(r *soakReq, key scsi.SenseKey, asc scsi.ASC) (ok bool) {
+	reads, writes := false, false
+	switch r.kind {
+	case reqRead, reqCountRead:
+		reads = true
+	case reqWrite:
+		writes = true
+	case reqCount, reqMedium:
+		reads, writes = true, true
+	case reqOther:
+		writes = r.CDB[0] == 0x35 || r.CDB[0] == 0x1b
+	}
+	switch {
+	case key == scsi.MediumError && asc == scsi.ASCUnrecoveredReadError:
+		ok = reads
+	case key == scsi.MediumError && asc == scsi.ASCWriteError,
+		key == scsi.DataProtect && asc == scsi.ASCSpaceAllocationFailed:
+		ok = writes
+	case key == scsi.AbortedCommand && asc == scsi.ASCInsufficientResources:
+		ok = reads || writes
+	}
+	if ok {
+		r.ln.s.failed.Add(1)
+	}
+	return ok
 }
 
 // whole checks that a counter block is one that some COMPARE AND WRITE wrote.
@@ -276,7 +420,7 @@ func (s *soak) started(op *backing.Op) {
 		return
 	}
 	for _, o := range s.live {
-		if o == r || o.kind == reqOther || o.subTo == 0 || o.subTo >= r.subFrom {
+		if o == r || o.kind == reqOther || o.kind == reqMedium || o.subTo == 0 || o.subTo >= r.subFrom {
 			continue
 		}
 		switch {

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"log/slog"
+	"net"
+	"os"
+
+	"github.com/coreos/go-systemd/v22/activation"
+)
+
+// sockets are those that systemd has bound and handed over (sd_listen_fds(3)).
+type sockets struct {
+	log   *slog.Logger
+	files []*os.File
+}
+
+func inheritedSockets(log *slog.Logger) *sockets {
+	return &sockets{log, activation.Files(true)}
+}
+
+// api is the UNIX socket at path, nil where it was not handed over.
+func (s *sockets) api(path string) net.Listener {
+	for _, f := range s.files {
+		ln, err := net.FileListener(f)
+		if err != nil {
+			s.log.Warn("an inherited socket cannot be used: it does not listen", "name", f.Name(), "err", err)
+			continue
+		}
+		if a, ok := ln.Addr().(*net.UnixAddr); ok {
+			if a.Name == path {
+				return ln
+			}
+			s.log.Warn("an inherited socket is not used: api.socket names another one", "inherited", a.Name, "api.socket", path)
+		}
+		ln.Close()
+	}
+	return nil
+}
+
+// tcp are all of them; the daemon takes those of its portals, and copies them.
+func (s *sockets) tcp() []*os.File {
+	fs := s.files
+	s.files = nil // the daemon's now
+	return fs
+}
+
+// close closes what nobody took.
+func (s *sockets) close() {
+	for _, f := range s.files {
+		f.Close()
+	}
+	s.files = nil
+}

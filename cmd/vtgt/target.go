@@ -1,0 +1,239 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vtgt/vtgt/api"
+	"github.com/vtgt/vtgt/config"
+)
+
+func newTarget(g *globals) *cobra.Command {
+	return group("target", "Add, change and remove targets",
+		"  vtgt target add vm1 --iqn iqn.2026-11.org.example:vm1 --disk root1\n  vtgt target rm vm1",
+		newTargetAdd(g), newTargetSet(g),
+		rm(g, "target", `Remove a target; its disks stay. A target at which initiators are logged in is refused,
+and they are named. With --force their commands are aborted and their sessions end.`,
+			"  vtgt target rm vm1\n  vtgt target rm vm1 --force", "end the sessions of its initiators", []string{"target"},
+			func(args []string) (api.EditOp, error) { return api.EditOp{Kind: "target", Name: args[0]}, nil }))
+}
+
+// exportKeys are the keys of a target's iSCSI export.
+var exportKeys = []key{
+	{"iqn", "iqn", "the iSCSI `NAME` under which it is exported", 's'},
+	{"alias", "alias", "its alias, for people", 's'},
+}
+
+func newTargetAdd(g *globals) *cobra.Command {
+	var f changeFlags
+	var disks []string
+	cmd := &cobra.Command{
+		Use:   "add NAME",
+		Short: "Add a target",
+		Long:  "Add a target. Disks can be mapped at the same time, from LUN 0 on, or by vtgt lun add." + howTo,
+		Example: `  vtgt target add vm1 --iqn iqn.2026-11.org.example:vm1
+  vtgt target add vm1 --iqn iqn.2026-11.org.example:vm1 --disk root1 --disk data`,
+		Args: args("target"),
+	}
+	values := addKeys(cmd.Flags(), exportKeys)
+	cmd.Flags().StringArrayVar(&disks, "disk", nil, "map this `DISK`; may be repeated")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		v := map[string]any{}
+		if e := values(); len(e) > 0 {
+			v["iscsi"] = e
+		}
+		var luns []any
+		for i, d := range disks {
+			luns = append(luns, map[string]any{"lun": i, "disk": d})
+		}
+		if luns != nil {
+			v["luns"] = luns
+		}
+		return f.run(g, cmd, api.EditOp{Action: config.Add, Kind: "target", Name: args[0], Values: v})
+	}
+	f.add(cmd, "")
+	return cmd
+}
+
+func newTargetSet(g *globals) *cobra.Command {
+	var f changeFlags
+	var noISCSI bool
+	cmd := &cobra.Command{
+		Use:     "set NAME",
+		Short:   "Change how a target is exported",
+		Long:    "Change how a target is exported. That is refused while initiators are logged in; with --force their sessions end." + howTo,
+		Example: "  vtgt target set vm1 --alias \"The mail server\"\n  vtgt target set vm1 --no-iscsi",
+		Args:    args("target"),
+	}
+	values := addKeys(cmd.Flags(), exportKeys)
+	cmd.Flags().BoolVar(&noISCSI, "no-iscsi", false, "export it by iSCSI no longer")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		e := values()
+		v := map[string]any{"iscsi": e}
+		switch {
+		case noISCSI && len(e) > 0:
+			return usagef("--no-iscsi takes the whole export away: leave the other flags out")
+		case noISCSI:
+			v["iscsi"] = nil
+		case len(e) == 0:
+			return usagef("nothing is to be changed: add --iqn, --alias or --no-iscsi")
+		}
+		return f.run(g, cmd, api.EditOp{Action: config.Modify, Kind: "target", Name: args[0], Values: v})
+	}
+	f.add(cmd, "end the sessions of its initiators")
+	return cmd
+}
+
+func newLUN(g *globals) *cobra.Command {
+	return group("lun", "Map disks into targets",
+		"  vtgt lun add vm1 data\n  vtgt lun set vm1 1 --read-only\n  vtgt lun rm vm1 1",
+		newLUNAdd(g), newLUNSet(g),
+		rm(g, "LUN", `Take a LUN out of a target; the disk stays. While initiators are logged in at the target
+it is refused, and they are named. With --force commands under way are aborted; initiators
+are told that the list of LUNs is another one.`,
+			"  vtgt lun rm vm1 1\n  vtgt lun rm vm1 1 --force", "although initiators are logged in", []string{"target", "lun"},
+			func(args []string) (api.EditOp, error) {
+				n, err := lunNumber(args[1])
+				return api.EditOp{Kind: "lun", Name: args[0], LUN: n}, err
+			}))
+}
+
+func lunNumber(s string) (uint16, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n > 16383 {
+		return 0, usagef("%q is not the number of a LUN: give one from 0 to 16383", s)
+	}
+	return uint16(n), nil
+}
+
+func newLUNAdd(g *globals) *cobra.Command {
+	var f changeFlags
+	var lun int
+	var ro bool
+	cmd := &cobra.Command{
+		Use:   "add TARGET DISK",
+		Short: "Map a disk into a target",
+		Long: `Map a disk into a target, at a LUN or at the first that is free. Initiators that are logged
+in are told that the list of LUNs is another one; most look at it by themselves, Linux
+needs a rescan (iscsiadm -m session --rescan).` + howTo,
+		Example: "  vtgt lun add vm1 data\n  vtgt lun add vm1 data --lun 7 --read-only",
+		Args:    args("target", "disk"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o := api.EditOp{Action: config.Add, Kind: "lun", Name: args[0], Values: map[string]any{"disk": args[1]}}
+			if ro {
+				o.Values["readOnly"] = true
+			}
+			if cmd.Flags().Changed("lun") {
+				n, err := lunNumber(strconv.Itoa(lun))
+				if err != nil {
+					return err
+				}
+				o.LUN = n
+				return f.run(g, cmd, o)
+			}
+			// Somebody may take the number meanwhile: then the next one.
+			for {
+				n, err := freeLUN(g, cmd, args[0])
+				if err != nil {
+					return err
+				}
+				o.LUN = n
+				if err = f.run(g, cmd, o); !exists(err) {
+					return err
+				}
+			}
+		},
+	}
+	cmd.Flags().IntVar(&lun, "lun", 0, "the `NUMBER`; the first that is free where it is not given")
+	cmd.Flags().BoolVar(&ro, "read-only", false, "nobody may write by this LUN")
+	f.add(cmd, "")
+	return cmd
+}
+
+// freeLUN is the first number that a target does not use.
+func freeLUN(g *globals, cmd *cobra.Command, target string) (uint16, error) {
+	c, ctx, cancel := g.client(cmd)
+	defer cancel()
+	defer c.Close()
+	ts, err := c.Targets(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, t := range ts {
+		if t.Name != target {
+			continue
+		}
+		used := map[uint16]bool{}
+		for _, l := range t.LUNs {
+			used[l.LUN] = true
+		}
+		for n := uint16(0); n < 1<<14; n++ {
+			if !used[n] {
+				return n, nil
+			}
+		}
+		return 0, fmt.Errorf("target %s has no free LUN", target)
+	}
+	return 0, nil // the daemon says that there is no such target
+}
+
+func newLUNSet(g *globals) *cobra.Command {
+	var f changeFlags
+	cmd := &cobra.Command{
+		Use:     "set TARGET LUN",
+		Short:   "Change how a disk is mapped",
+		Long:    "Change how a disk is mapped. Another disk in its place is refused while initiators are logged in, except with --force." + howTo,
+		Example: "  vtgt lun set vm1 1 --read-only\n  vtgt lun set vm1 1 --read-only=false\n  vtgt lun set vm1 1 --disk other --force",
+		Args:    args("target", "LUN"),
+	}
+	values := addKeys(cmd.Flags(), []key{
+		{"read-only", "readOnly", "nobody may write by this LUN", 'b'},
+		{"disk", "disk", "the `DISK`", 's'},
+	})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		n, err := lunNumber(args[1])
+		if err != nil {
+			return err
+		}
+		v := values()
+		if len(v) == 0 {
+			return usagef("nothing is to be changed: add --read-only or --disk")
+		}
+		return f.run(g, cmd, api.EditOp{Action: config.Modify, Kind: "lun", Name: args[0], LUN: n, Values: v})
+	}
+	f.add(cmd, "although initiators are logged in: their commands are aborted")
+	return cmd
+}
+
+func newPortal(g *globals) *cobra.Command {
+	var f changeFlags
+	add := &cobra.Command{
+		Use:     "add ADDRESS:PORT",
+		Short:   "Listen to iSCSI initiators at an address",
+		Long:    "Listen to iSCSI initiators at an address. All targets with an iSCSI export are reachable there." + howTo,
+		Example: "  vtgt portal add 192.0.2.7:3260\n  vtgt portal add [2001:db8::7]:3260",
+		Args:    args("address"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.run(g, cmd, api.EditOp{Action: config.Add, Kind: "portal", Name: address(args[0])})
+		},
+	}
+	f.add(add, "")
+	return group("portal", "Add and remove iSCSI portals", "  vtgt portal add 192.0.2.7:3260\n  vtgt portal rm 192.0.2.7:3260", add,
+		rm(g, "portal", `Listen at an address no longer. Sessions that came in there are named and it is refused;
+with --force they go on but cannot come back there.`,
+			"  vtgt portal rm 192.0.2.7:3260", "although sessions came in there", []string{"address"},
+			func(args []string) (api.EditOp, error) {
+				return api.EditOp{Kind: "portal", Name: address(args[0])}, nil
+			}))
+}
+
+// address adds iSCSI's port where there is none.
+func address(s string) string {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.AddrPortFrom(a, 3260).String()
+	}
+	return s
+}

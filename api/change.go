@@ -66,11 +66,15 @@ func (c *Client) ConfigAt(ctx context.Context, revision uint64) (ConfigText, err
 	return get[ConfigText](ctx, c, "history/"+strconv.FormatUint(revision, 10))
 }
 
-// Events calls f with each event since a revision (0: from now on) until ctx ends,
+// Events calls f with each event since a revision (0: from now on; daemon.SinceAll) until ctx ends,
 // the daemon ends, or, without follow, all known ones were told.
 func (c *Client) Events(ctx context.Context, since uint64, follow bool, f func(Event) error) error {
 	q := url.Values{}
-	if since != 0 {
+	switch since {
+	case 0:
+	case daemon.SinceAll:
+		q.Set("since", "all")
+	default:
 		q.Set("since", strconv.FormatUint(since, 10))
 	}
 	if !follow {

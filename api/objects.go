@@ -235,12 +235,14 @@ func (h *handler) editMany(w http.ResponseWriter, r *http.Request) {
 }
 
 // events streams lines of JSON (application/x-ndjson), one event each. Query: since,
-// a revision that the client has seen; follow=0 ends the stream with what is known.
+// a revision that the client has seen, or all; follow=0 ends the stream with what is known.
 func (h *handler) events(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	var since uint64
 	var err error
-	if s := q.Get("since"); s != "" {
+	if s := q.Get("since"); s == "all" {
+		since = daemon.SinceAll
+	} else if s != "" {
 		if since, err = strconv.ParseUint(s, 10, 64); err != nil {
 			h.fail(w, bad("since", clip(s)+" is not a revision", "give the revision of the last event that was seen"))
 			return

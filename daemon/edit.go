@@ -231,9 +231,9 @@ func ParseValues(b []byte) (map[string]any, error) {
 // Resume re-opens the store of a disk that refuses writes after a failed sync, and
 // lets a disk that stopped at an error go on.
 func (d *Daemon) Resume(name string) (*DiskStatus, error) {
-	d.write.Lock()
-	defer d.write.Unlock()
-	if d.closed || d.closing.Load() {
+	// Not under d.write: a store that hangs is not to hold up other changes. One
+	// that is closed meanwhile says so.
+	if d.closing.Load() {
 		return nil, errClosing()
 	}
 	k := d.cur.Load().disks[name]

@@ -93,14 +93,23 @@ func (j *journal) read(at uint64) (es []Event, more <-chan struct{}, ok bool) {
 	return append([]Event(nil), j.events[at-j.first:]...), j.changed, true
 }
 
+func (j *journal) oldest() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.first
+}
+
 func (j *journal) next() uint64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.first + uint64(len(j.events))
 }
 
+// SinceAll asks for all events that are known.
+const SinceAll = ^uint64(0)
+
 // Events calls f with what happens: since a revision that the caller has seen, or,
-// where since is 0, from now on. The first call has an ActionSync at the revision in
+// where since is 0, from now on; SinceAll: all that is known. The first call has an ActionSync at the revision in
 // force, or an ActionReset where the events since then are not all known. It returns
 // f's error, nil when ctx ends or, without follow, when f has had everything.
 func (d *Daemon) Events(ctx context.Context, since uint64, follow bool, f func([]Event) error) error {
@@ -112,7 +121,11 @@ func (d *Daemon) Events(ctx context.Context, since uint64, follow bool, f func([
 	at := j.next()
 	rev := d.cur.Load().revision
 	first := now(ActionSync, rev)
-	if since != 0 {
+	switch since {
+	case 0:
+	case SinceAll:
+		at = j.oldest()
+	default:
 		p, ok := j.since(since, rev)
 		if at = p; !ok {
 			first = now(ActionReset, rev)

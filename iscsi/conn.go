@@ -48,6 +48,7 @@ type conn struct {
 	// logouts are requests on other connections that wait for the end of this
 	// one; gone is closed then.
 	logouts  []*request
+	stuck    int // tasks that had not left the core when goneNode was posted
 	goneNode loop.Node
 	gone     chan struct{}
 

@@ -131,7 +131,7 @@ func (c *conn) loggedOut(r *request) {
 }
 
 func (c *conn) answerLogout(r *request) {
-	own := r.logout == pdu.LogoutSuccess &&
+	own := (r.logout == pdu.LogoutSuccess || r.logout == pdu.LogoutCleanupFailed) &&
 		(r.h.LogoutReason() == pdu.LogoutCloseSession || r.h.CID() == c.info.CID)
 	r.h.SetResponse(uint8(r.logout))
 	c.queue(r)

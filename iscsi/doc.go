@@ -5,7 +5,8 @@
 // that reaches full feature phase moves, with the bytes that were already read, to
 // one of the event loops, and lives there until it ends: everything below [Server]
 // in the data path is touched by that loop alone and takes no lock. All connections
-// of one session share one loop.
+// of one session share one loop: a further connection joins the loop of the leading
+// one (member.go), so that the one order of commands needs no lock either.
 //
 // The life of a command: its header is parsed in place in the receive buffer
 // (rx.go); a request from the loop's pool takes it (command.go); CmdSN order decides

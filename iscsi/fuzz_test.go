@@ -182,6 +182,43 @@ func FuzzConn(f *testing.F) {
 			p.Data = make([]byte, n)
 		})
 	}
+	// Two connections: the second half of the bytes, with CmdSN from sn on, is the other's.
+	// Pings that want no answer fill up.
+	two := func(how string, a, b []*iscsitest.PDU, first, second uint32) []byte {
+		enc := func(ps []*iscsitest.PDU, sn uint32) []byte {
+			x := pdus(ps...)
+			for i, off := 0, 0; i < len(ps); i++ {
+				if h := (*pdu.BHS)(x[off:]); h.Opcode() != pdu.OpDataOut {
+					h.SetCmdSN(sn + uint32(i))
+				}
+				off += pdu.BHSLen + pdu.PaddedLen(len(ps[i].Data))
+			}
+			return x
+		}
+		x, y := enc(a, first), enc(b, second)
+		fill := pdus(mk(pdu.OpNOPOut, func(p *iscsitest.PDU) { p.SetITT(pdu.ReservedTag); p.SetImmediate(true) }))
+		for len(x) != len(y) {
+			if len(x) < len(y) {
+				x = append(x, fill[:min(len(fill), len(y)-len(x))]...)
+			} else {
+				y = append(y, fill[:min(len(fill), len(x)-len(y))]...)
+			}
+		}
+		return append(append([]byte(how), x...), y...)
+	}
+	for _, how := range []string{"\x40\x40", "\x40\x01", "\x50\xff"} {
+		rd, wr := cmd(2, 4096, 3, 0, true), cmd(1, 3000, 4, 100, false)
+		abort := mk(pdu.OpTMFRequest, func(p *iscsitest.PDU) {
+			p.SetFunction(pdu.AbortTaskSet)
+			p.SetImmediate(true)
+			p.SetITT(9)
+		})
+		bye := mk(pdu.OpLogoutRequest, func(p *iscsitest.PDU) { p.SetLogoutReason(pdu.LogoutCloseConnection); p.SetCID(1) })
+		f.Add(two(how, []*iscsitest.PDU{rd}, []*iscsitest.PDU{wr, out(4, pdu.ReservedTag, 100, 924, true), out(4, 0, 1024, 1976, true)}, 2, 1))
+		f.Add(two(how, []*iscsitest.PDU{rd, abort}, []*iscsitest.PDU{wr}, 3, 1))
+		f.Add(two(how, []*iscsitest.PDU{rd, bye, cmd(2, 512, 6, 0, true)}, []*iscsitest.PDU{wr, cmd(2, 1<<22, 5, 0, true)}, 2, 1))
+		f.Add(two(how, []*iscsitest.PDU{cmd(2, 1<<22, 3, 0, true), cmd(1, 1<<22, 5, 512, true)}, []*iscsitest.PDU{cmd(1, 1<<22, 7, 1000, true)}, 2, 1))
+	}
 	for _, how := range []string{"\x00\x40", "\x10\xff", "\x03\x11", "\x0c\x30"} {
 		f.Add(append([]byte(how), pdus(cmd(2, 4096, 2, 0, true), cmd(1, 3000, 4, 100, false), out(4, pdu.ReservedTag, 100, 924, true), out(4, 0, 1024, 1976, true))...))
 		f.Add(append([]byte(how), pdus(cmd(1, 3000, 3, 0, true), out(3, 0, 0, 2048, true), out(3, 1, 2048, 952, true),

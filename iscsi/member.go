@@ -2,6 +2,7 @@ package iscsi
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/vtgt/vtgt/iscsi/login"
@@ -96,11 +97,8 @@ func (s *session) open(ep endpoint, p *login.Params, info *SessionInfo, rest []b
 // left takes a connection that has ended out of the session: what it held of the
 // order of commands is given up, its tasks are aborted. On the loop.
 func (s *session) left(c *conn) {
-	for i, o := range s.conns {
-		if o == c {
-			s.conns = append(s.conns[:i], s.conns[i+1:]...)
-			break
-		}
+	if i := slices.Index(s.conns, c); i >= 0 {
+		s.conns = slices.Delete(s.conns, i, i+1)
 	}
 	s.leaving = append(s.leaving, c)
 	if s.barrier != nil && s.barrier.c == c {
@@ -158,20 +156,25 @@ func (s *session) left(c *conn) {
 		}
 		s.later()
 	}
-	c.lane.Close(func(int) { s.l.PostOnce(&c.goneNode) })
+	c.lane.Close(func(stuck int) {
+		c.stuck = stuck
+		s.l.PostOnce(&c.goneNode)
+	})
 }
 
 // departed hears that the tasks of a connection have ended, or are stuck. On the loop.
 func (s *session) departed(c *conn) {
-	for i, o := range s.leaving {
-		if o == c {
-			s.leaving = append(s.leaving[:i], s.leaving[i+1:]...)
-			break
-		}
+	if i := slices.Index(s.leaving, c); i >= 0 {
+		s.leaving = slices.Delete(s.leaving, i, i+1)
 	}
 	s.sh.parted()
+	// Timers of the runtime may keep the session in memory for a while.
+	c.rx, c.arena = nil, nil
 	close(c.gone)
 	for _, r := range c.logouts {
+		if c.stuck > 0 {
+			r.logout = pdu.LogoutCleanupFailed
+		}
 		r.c.loggedOut(r)
 	}
 	c.logouts = nil

@@ -3,6 +3,7 @@ package iscsi
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"runtime"
 	"strings"
@@ -51,6 +52,9 @@ type rigOptions struct {
 func newRig(t testing.TB, o rigOptions) *rig {
 	t.Helper()
 	r := &rig{t: t}
+	if ln, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
+		ln.Close() // the poller of the runtime has descriptors of its own from now on
+	}
 	r.fds, r.goroutines = openFDs(t), runtime.NumGoroutine()
 	if o.loops == 0 {
 		o.loops = 2

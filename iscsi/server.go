@@ -328,14 +328,11 @@ func (x *session) describe() SessionInfo {
 func (s *Server) retire(x *session, c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, o := range x.live {
-		if o == c {
-			x.live = append(x.live[:i:i], x.live[i+1:]...)
-			t := c.published.get()
-			x.past.add(t)
-			s.past.add(t)
-			break
-		}
+	if i := slices.Index(x.live, c); i >= 0 {
+		x.live = slices.Delete(x.live, i, i+1)
+		t := c.published.get()
+		x.past.add(t)
+		s.past.add(t)
 	}
 }
 

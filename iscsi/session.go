@@ -271,7 +271,8 @@ func (s *session) missing(sn uint32) bool {
 // enter takes a request that has arrived as a whole.
 func (s *session) enter(r *request) {
 	c := r.c
-	if !r.h.Immediate() && s.held[r.h.CmdSN()%maxWindow] != nil || r.kind == kindCommand && s.find(r.h.ITT()) != nil {
+	if sn := r.h.CmdSN(); !r.h.Immediate() && (!pdu.SNInWindow(sn, s.expCmdSN, s.maxCmdSN) || s.held[sn%maxWindow] != nil) ||
+		r.kind == kindCommand && s.find(r.h.ITT()) != nil {
 		// Another connection was faster with the same number or tag.
 		c.complain(badCmdSN, "a command was sent twice", "CmdSN", r.h.CmdSN())
 		r.release()

@@ -291,6 +291,84 @@ func TestKeepalive(t *testing.T) {
 	}
 }
 
+// A peer that answers stays, however idle; one of two that does not goes alone, and
+// the other is told.
+func TestPings(t *testing.T) {
+	r := newRig(t, rigOptions{quiet: true, limits: Limits{PingInterval: 200 * time.Millisecond, PingTimeout: 500 * time.Millisecond}})
+	_, cs := r.several(r.login(), 2)
+	a, b := cs[0], cs[1]
+	for len(a.Asyncs) == 0 {
+		if err := a.Pump(); err != nil { // answers pings
+			t.Fatal(err)
+		}
+	}
+	if p := a.Asyncs[0]; p.AsyncEvent() != pdu.AsyncDropConnection {
+		t.Error(p.AsyncEvent())
+	} else if cid, _, _ := p.AsyncParameters(); cid != 1 {
+		t.Error("CID", cid)
+	}
+	if err := b.Closed(time.Second); err != nil {
+		t.Error(err)
+	}
+	for n := len(a.Pings); len(a.Pings) < n+2; {
+		if err := a.Pump(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := r.connections(); n != 1 || r.srv.Stats().Complaints["silent"] != 1 {
+		t.Errorf("%d connections, %+v", n, r.srv.Stats())
+	}
+}
+
+// Initiators that log out when they are asked to are not thrown out.
+func TestLogoutOnRequest(t *testing.T) {
+	r := newRig(t, rigOptions{quiet: true})
+	_, cs := r.several(r.login(), 2)
+	done := make(chan int, 1)
+	if err := r.srv.RemoveTarget(rigTarget, 8*time.Second, func(n int) { done <- n }); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cs {
+		p, err := c.Recv()
+		if err != nil || p.Opcode() != pdu.OpAsync || p.AsyncEvent() != pdu.AsyncLogoutRequest {
+			t.Fatal(p, err)
+		}
+		if _, _, seconds := p.AsyncParameters(); seconds == 0 {
+			t.Error("no time to log out")
+		}
+		if err := c.Dispatch(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin := time.Now()
+	if p, err := cs[1].Logout(pdu.LogoutCloseSession, 0); err != nil || p != pdu.LogoutSuccess {
+		t.Error(p, err)
+	}
+	if n := <-done; n != 0 || time.Since(begin) > 900*time.Millisecond {
+		t.Error(n, "stuck after", time.Since(begin))
+	}
+	if len(cs[1].Asyncs) != 1 {
+		t.Error(cs[1].Asyncs)
+	}
+}
+
+// A login without TSIH ends every connection of the older session.
+func TestReinstatementOfSeveral(t *testing.T) {
+	r := newRig(t, rigOptions{quiet: true})
+	_, cs := r.several(r.login(), 3)
+	owing(t, cs[2], 0, make([]byte, 4096))
+	c := r.dial(r.login())
+	for _, o := range cs {
+		if err := o.Closed(time.Second); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := r.connections(); n != 1 || len(r.srv.Sessions()) != 1 {
+		t.Error(n, "connections")
+	}
+	wantGood(t, c, start(t, c, read(0, 8)))
+}
+
 func TestCloseWithSessionsOpen(t *testing.T) {
 	f := faulty(t)
 	r := newRig(t, rigOptions{quiet: true, store: f})

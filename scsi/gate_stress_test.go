@@ -199,3 +199,139 @@ func TestGateStress(t *testing.T) {
 	}
 	g.Close()
 }
+
+// wakeLane submits one task in each round: the exclusive one begins a round, the
+// other follows.
+type wakeLane struct {
+	ln    *Lane
+	t     Task
+	node  loop.Node
+	round *atomic.Int64
+	excl  bool
+	last  int64
+	busy  bool
+	stop  *atomic.Bool
+	over  chan struct{}
+	spins int
+}
+
+const wakeRounds = 50_000
+
+func (l *wakeLane) Event(Event)            {}
+func (l *wakeLane) TransportID([]byte) int { return 0 }
+func (l *wakeLane) Done(*Task) {
+	l.busy = false
+	l.ln.loop.PostOnce(&l.node)
+}
+
+func (l *wakeLane) Handle(*loop.Node) {
+	if l.busy || l.over == nil {
+		return // Done posts
+	}
+	if l.excl {
+		if l.last == wakeRounds {
+			close(l.over)
+			l.over = nil
+			return
+		}
+		l.last++
+		l.round.Store(l.last)
+		l.spins = (l.spins*1103515245 + 12345) & 0x7fffffff
+		for range l.spins >> 16 & 0xff { // meet the other at any of its steps
+			l.round.Load()
+		}
+	} else {
+		for l.round.Load() == l.last {
+			if l.stop.Load() {
+				close(l.over)
+				l.over = nil
+				return
+			}
+		}
+		l.last = l.round.Load()
+	}
+	l.busy = true
+	l.ln.Submit(&l.t)
+}
+
+// TestGateWake: an exclusive task waits for the one plain task that runs, again and
+// again; nobody else comes by who could wake it. Each round is a race between the end
+// of the plain task and the exclusive one's look at the counters.
+func TestGateWake(t *testing.T) {
+	if runtime.GOMAXPROCS(0) < 2 {
+		t.Skip("one processor: what is to be found needs two")
+	}
+	g, err := loop.NewGroup(loop.Config{Loops: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := backing.Open("null:", backing.Options{Size: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := NewUnit(UnitConfig{Name: "d0", Shared: true}, st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.server = newStressServer()
+	tg := NewTarget(TargetConfig{Name: "t0"})
+	if err := tg.Map(0, u, MapOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	p := tg.NewPort(PortConfig{RelID: 1})
+	var round atomic.Int64
+	var stop atomic.Bool
+	var ls [2]*wakeLane
+	var overs [2]chan struct{}
+	for i := range ls {
+		overs[i] = make(chan struct{})
+		l := &wakeLane{round: &round, stop: &stop, excl: i == 0, over: overs[i]}
+		n, err := p.Attach(InitiatorID([]string{"excl", "plain"}[i]), l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.ln, err = n.Lane(g.Loops()[i]); err != nil {
+			t.Fatal(err)
+		}
+		l.node.Init(l)
+		l.t.CDBLen = 6
+		if l.excl {
+			l.t.CDB[0] = 1
+		}
+		ls[i] = l
+	}
+	for _, l := range ls {
+		l.ln.loop.PostOnce(&l.node)
+	}
+	select {
+	case <-overs[0]:
+	case <-time.After(20 * time.Second):
+		stop.Store(true)
+		time.Sleep(10 * time.Millisecond)
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		var in []int64
+		for _, lu := range u.lanes {
+			in = append(in, lu.inflight.Load())
+		}
+		t.Fatalf("round %d: the exclusive task waits (gate %#x), in flight on the lanes: %v: a wake-up was lost",
+			round.Load(), u.gate.Load(), in)
+	}
+	stop.Store(true)
+	select {
+	case <-overs[1]:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the plain task did not end: a wake-up was lost")
+	}
+	stuck := make(chan int, 1)
+	tg.Close(5*time.Second, func(n int) { stuck <- n })
+	if n := <-stuck; n != 0 {
+		t.Errorf("%d tasks stuck", n)
+	}
+	u.Close(5*time.Second, func(n int) { stuck <- n })
+	<-stuck
+	if err := st.Close(); err != nil {
+		t.Error(err)
+	}
+	g.Close()
+}

@@ -210,7 +210,9 @@ func (u *Unit) event(k EventKind) {
 }
 
 // resetLocked is the logical unit reset condition (SAM-5 §6.3.3). u.mu is held, no
-// task runs.
+// task runs. The unit attention is for every nexus, that of the one who asked for the
+// reset too: a condition of the unit knows no issuer, and other targets (the Linux
+// kernel's, SCST) do the same.
 func (u *Unit) resetLocked(ua ASC) {
 	u.setReservation(nil)
 	u.server.reset()

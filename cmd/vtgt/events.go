@@ -96,7 +96,7 @@ that any more, the first event is a reset: read everything anew.`,
 				return err
 			}
 			if !follow && since == 0 {
-				since = 1
+				since = daemon.SinceAll
 			}
 			c, ctx, cancel := g.client(cmd)
 			defer cancel()

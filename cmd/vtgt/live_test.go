@@ -228,6 +228,9 @@ func TestLive(t *testing.T) {
 	s.stop()
 	w.serve()
 	json.Unmarshal([]byte(w.ok("get", "status", "-o", "json")), &st2)
+	if out := w.ok("get", "events"); strings.Count(out, "\n") != 1 || !strings.Contains(out, "sync") {
+		t.Errorf("%s", out)
+	}
 	if st.Revision < 10 || st2.Revision != st.Revision {
 		t.Errorf("revision %d, after a restart %d", st.Revision, st2.Revision)
 	}

@@ -39,10 +39,7 @@ func newHeld(t *testing.T) *held {
 	h.b.ClearUA()
 	t.Cleanup(func() {
 		h.Close()
-		if err := mem.Close(); err != nil {
-			t.Error(err)
-		}
-		g.Close()
+		closeAll(t, mem, g)
 	})
 	return h
 }

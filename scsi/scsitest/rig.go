@@ -16,7 +16,7 @@ import (
 )
 
 // patience bounds every wait of this package.
-const patience = 30 * time.Second
+const patience = 15 * time.Second
 
 // Rig is a unit with targets, nexuses and loops around it.
 type Rig struct {
@@ -89,6 +89,37 @@ func (r *Rig) Wait(what string, start func(done func(stuck int))) {
 		r.dump()
 		r.TB.Fatalf("%s: no end", what)
 	}
+}
+
+// bounded runs f, which may hang: then the test fails and says what f was.
+func bounded(tb testing.TB, what string, f func()) {
+	tb.Helper()
+	ch := make(chan struct{})
+	go func() {
+		defer close(ch)
+		f()
+	}()
+	select {
+	case <-ch:
+	case <-time.After(patience):
+		b := make([]byte, 1<<20)
+		tb.Errorf("%s: no end; all goroutines:\n%s", what, b[:runtime.Stack(b, true)])
+	}
+}
+
+// closeAll closes a store and then its loops; in a test that has failed it does
+// not: what it left behind may never end.
+func closeAll(tb testing.TB, st backing.Store, g *loop.Group) {
+	tb.Helper()
+	if tb.Failed() {
+		return
+	}
+	bounded(tb, "the store's close", func() {
+		if err := st.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	bounded(tb, "the loops' close", g.Close)
 }
 
 // dump logs what hangs. What is asked for it may hang too: then the stacks say

@@ -90,25 +90,11 @@ func Soak(tb testing.TB, open func(g *loop.Group) (backing.Store, error), o Soak
 	if err != nil {
 		tb.Fatal(err)
 	}
-	// What a failed test leaves behind may never end: nothing is waited for then,
-	// so that the failure is told.
-	defer func() {
-		if !tb.Failed() {
-			g.Close()
-		}
-	}()
 	st, err := open(g)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer func() {
-		if tb.Failed() {
-			return
-		}
-		if err := st.Close(); err != nil {
-			tb.Error(err)
-		}
-	}()
+	defer closeAll(tb, st, g)
 	if err := st.Resize(SoakBytes); err != nil {
 		tb.Fatal(err)
 	}

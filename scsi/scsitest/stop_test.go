@@ -69,10 +69,7 @@ func newStopped(t *testing.T, o scsi.OnError) *stopped {
 	h.b.ClearUA()
 	t.Cleanup(func() {
 		h.Close()
-		if err := h.f.Close(); err != nil {
-			t.Error(err)
-		}
-		g.Close()
+		closeAll(t, h.f, g)
 	})
 	return h
 }

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vtgt/vtgt/internal/guest/agent"
+)
+
+// port is the serial line of the agent: the machine's second one.
+const port = "/dev/ttyS1"
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Println("init:", err)
+	}
+	_ = syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF)
+}
+
+func run() error {
+	mounts()
+	if err := modules("/modules.boot"); err != nil {
+		fmt.Println("init:", err)
+	}
+	network()
+	f, err := os.OpenFile(port, os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return err
+	}
+	if err := rawTTY(int(f.Fd())); err != nil {
+		return fmt.Errorf("%s: %w", port, err)
+	}
+	fmt.Fprintln(f, agent.Ready)
+	in := bufio.NewReaderSize(f, 1<<20)
+	for {
+		line, err := in.ReadBytes('\n')
+		if err != nil {
+			return err
+		}
+		var q agent.Request
+		if err := json.Unmarshal(line, &q); err != nil {
+			continue // noise on the line
+		}
+		r := serve(&q)
+		b, _ := json.Marshal(r)
+		if _, err := f.Write(append(b, '\n')); err != nil {
+			return err
+		}
+		if q.Op == agent.Poweroff {
+			syscall.Sync()
+			return nil
+		}
+	}
+}
+
+func mounts() {
+	for _, m := range []struct{ src, dst, typ, opt string }{
+		{"proc", "/proc", "proc", ""},
+		{"sys", "/sys", "sysfs", ""},
+		{"dev", "/dev", "devtmpfs", ""},
+		{"pts", "/dev/pts", "devpts", ""},
+		{"run", "/run", "tmpfs", ""},
+		{"tmp", "/tmp", "tmpfs", ""},
+		{"config", "/sys/kernel/config", "configfs", ""},
+	} {
+		_ = os.MkdirAll(m.dst, 0o755)
+		_ = unix.Mount(m.src, m.dst, m.typ, 0, m.opt)
+	}
+	_ = os.Setenv("PATH", "/bin:/sbin:/usr/bin:/usr/sbin")
+	_ = os.Setenv("HOME", "/root")
+}
+
+// modules loads the module files named in list, one a line, in order.
+func modules(list string) error {
+	b, err := os.ReadFile(list)
+	if err != nil {
+		return nil // none wanted
+	}
+	return insmod(strings.Fields(string(b)), "")
+}
+
+// rawTTY makes the line transparent: no echo, no translation.
+func rawTTY(fd int) error {
+	t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return err
+	}
+	t.Iflag, t.Oflag, t.Lflag = 0, 0, 0
+	t.Cflag = unix.CS8 | unix.CREAD | unix.CLOCAL | unix.B115200
+	t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
+	return unix.IoctlSetTermios(fd, unix.TCSETS, t)
+}

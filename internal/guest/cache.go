@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -11,40 +12,80 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
+	"syscall"
+	"time"
 )
 
-// Cache is a folder of downloaded and unpacked Debian packages.
-type Cache struct {
-	Dir string
-	mu  sync.Mutex
-}
+const (
+	// toolTime bounds one run of apt, dpkg-deb, xz or go.
+	toolTime = 5 * time.Minute
+	// lockTime bounds the wait for another process that fills the same cache.
+	lockTime = 10 * time.Minute
+)
+
+// Cache is a folder of downloaded and unpacked Debian packages. Several processes
+// may use one.
+type Cache struct{ Dir string }
 
 // DefaultCache is .cache/guest below the module's root.
 func DefaultCache() (*Cache, error) {
-	dir, err := os.Getwd()
+	root, err := ModuleRoot()
 	if err != nil {
 		return nil, err
 	}
+	c := &Cache{Dir: filepath.Join(root, ".cache", "guest")}
+	return c, os.MkdirAll(c.Dir, 0o755)
+}
+
+// ModuleRoot is the folder of the go.mod above the working folder.
+func ModuleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
 	for ; ; dir = filepath.Dir(dir) {
 		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			c := &Cache{Dir: filepath.Join(dir, ".cache", "guest")}
-			return c, os.MkdirAll(c.Dir, 0o755)
+			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return nil, errors.New("guest: no go.mod above the working folder")
+			return "", errors.New("guest: no go.mod above the working folder")
 		}
 	}
 }
 
-// Package makes sure that the Debian package name is unpacked in the cache and
-// returns the folder. A download whose SHA-256 sum is not the one of apt's index
-// is refused and removed.
+// lock keeps other processes, and goroutines, out of the cache.
+func (c *Cache) lock() (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(c.Dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	for end := time.Now().Add(lockTime); ; time.Sleep(100 * time.Millisecond) {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		switch {
+		case err == nil:
+			return func() { _ = f.Close() }, nil
+		case !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR), time.Now().After(end):
+			_ = f.Close()
+			return nil, fmt.Errorf("guest: lock of %s: %w", c.Dir, err)
+		}
+	}
+}
+
+// Package makes sure that the Debian package name is unpacked in the cache, in the
+// version that apt would install, and returns the folder. A download whose SHA-256
+// sum is not the one of apt's index is refused. Where apt has no index, what is in
+// the cache does.
 func (c *Cache) Package(name string) (string, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	unlock, err := c.lock()
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	version, sum, err := aptIndex(name)
 	if err != nil {
+		if old := c.unpacked(name); old != "" {
+			return old, nil
+		}
 		return "", err
 	}
 	root := filepath.Join(c.Dir, name+"_"+strings.ReplaceAll(version, ":", "%3a"))
@@ -56,8 +97,12 @@ func (c *Cache) Package(name string) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(tmp)
-	if err := run(tmp, "apt-get", "download", "-q", name+"="+version); err != nil {
-		return "", err
+	args := []string{"download", "-q"}
+	if os.Geteuid() == 0 {
+		args = append(args, "-o", "APT::Sandbox::User=root") // _apt cannot write here
+	}
+	if err := run(tmp, "apt-get", append(args, name+"="+version)...); err != nil {
+		return "", fmt.Errorf("%w\nguest: if the index is old, run apt-get update", err)
 	}
 	debs, _ := filepath.Glob(filepath.Join(tmp, "*.deb"))
 	if len(debs) != 1 {
@@ -77,6 +122,28 @@ func (c *Cache) Package(name string) (string, error) {
 	return root, os.Rename(out, root)
 }
 
+// Packages unpacks several and returns their folders in the same order.
+func (c *Cache) Packages(names ...string) ([]string, error) {
+	var roots []string
+	for _, n := range names {
+		r, err := c.Package(n)
+		if err != nil {
+			return nil, err
+		}
+		roots = append(roots, r)
+	}
+	return roots, nil
+}
+
+// unpacked is the last version of a package in the cache, "" for none.
+func (c *Cache) unpacked(name string) string {
+	dirs, _ := filepath.Glob(filepath.Join(c.Dir, name+"_*"))
+	if len(dirs) == 0 {
+		return ""
+	}
+	return dirs[len(dirs)-1]
+}
+
 var (
 	versionLine = regexp.MustCompile(`(?m)^Version: (.*)$`)
 	sumLine     = regexp.MustCompile(`(?m)^SHA256: (.*)$`)
@@ -84,7 +151,9 @@ var (
 )
 
 func aptShow(name string) (string, error) {
-	b, err := exec.Command("apt-cache", "show", "--no-all-versions", name).Output()
+	ctx, cancel := context.WithTimeout(context.Background(), toolTime)
+	defer cancel()
+	b, err := exec.CommandContext(ctx, "apt-cache", "show", "--no-all-versions", name).Output()
 	if err != nil || len(b) == 0 {
 		return "", fmt.Errorf("guest: apt knows no package %s: run apt-get update", name)
 	}
@@ -98,7 +167,7 @@ func aptIndex(name string) (version, sum string, err error) {
 	}
 	v, h := versionLine.FindStringSubmatch(s), sumLine.FindStringSubmatch(s)
 	if v == nil || h == nil {
-		return "", "", fmt.Errorf("guest: apt's index has no version or sum for %s", name)
+		return "", "", fmt.Errorf("guest: apt's index has no version or sum for %s: run apt-get update", name)
 	}
 	return v[1], h[1], nil
 }
@@ -117,8 +186,11 @@ func fileSum(path string) (string, error) {
 }
 
 func run(dir, name string, arg ...string) error {
-	cmd := exec.Command(name, arg...)
+	ctx, cancel := context.WithTimeout(context.Background(), toolTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, arg...)
 	cmd.Dir = dir
+	cmd.WaitDelay = time.Second
 	if b, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("guest: %s %s: %w: %s", name, strings.Join(arg, " "), err, b)
 	}

@@ -36,7 +36,7 @@ func TestBoot(t *testing.T) {
 	}
 	start := time.Now()
 	vm, err := Boot(Options{Dir: t.TempDir(), Net: true, Image: &Image{Kernel: k, Boot: []string{"virtio_pci", "virtio_net", "ext4", "crc32c_generic"},
-		Binaries: []Binary{{"", "/sbin/mkfs.ext4"}}}})
+		Binaries: []Binary{{Path: "/sbin/mkfs.ext4"}}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,12 +2,16 @@ package guest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/u-root/mkuimage/cpio"
 	"github.com/u-root/mkuimage/ldd"
@@ -28,15 +32,29 @@ type Image struct {
 	Links map[string]string
 }
 
-// Binary is a dynamically linked program, at Root+Path on the host, at Path in the
-// guest. Libraries that Root has too are taken from there.
-type Binary struct{ Root, Path string }
+// Binary is a program, at Root+Path on the host, at Path in the guest. Its
+// libraries are looked for in Root, in Libs (roots of other unpacked packages) and
+// then where the host has its own.
+type Binary struct {
+	Root, Path string
+	Libs       []string
+}
 
 // moduleDir is where the guest has its modules.
 const moduleDir = "/lib/modules/"
 
-// Write makes the raw newc archive at path. initBinary is the static init program.
-func (im *Image) Write(path, initBinary string) error {
+// Build makes the raw newc archive, with init, in folder dir and returns its path.
+// One archive serves any number of guests.
+func (im *Image) Build(dir string) (string, error) {
+	initBinary, err := buildInit(dir)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "initramfs.cpio")
+	return path, im.write(path, initBinary)
+}
+
+func (im *Image) write(path, initBinary string) error {
 	recs := []cpio.Record{cpio.Directory("dev", 0o755), cpio.Directory("proc", 0o755), cpio.Directory("sys", 0o755),
 		cpio.CharDev("dev/console", 0o600, 5, 1), cpio.CharDev("dev/null", 0o666, 1, 3),
 		cpio.StaticFile("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n", 0o644),
@@ -66,15 +84,15 @@ func (im *Image) Write(path, initBinary string) error {
 			return err
 		}
 	}
-	for to, from := range files {
-		b, err := os.ReadFile(from)
+	for _, to := range slices.Sorted(maps.Keys(files)) {
+		b, err := os.ReadFile(files[to])
 		if err != nil {
 			return err
 		}
 		recs = append(recs, cpio.StaticFile(strings.TrimPrefix(to, "/"), string(b), 0o755))
 	}
-	for from, to := range im.Links {
-		recs = append(recs, cpio.Symlink(strings.TrimPrefix(from, "/"), to))
+	for _, from := range slices.Sorted(maps.Keys(im.Links)) {
+		recs = append(recs, cpio.Symlink(strings.TrimPrefix(from, "/"), im.Links[from]))
 	}
 	var buf bytes.Buffer
 	w := cpio.Newc.Writer(&buf)
@@ -108,8 +126,14 @@ func (b Binary) libraries(host string) ([]library, error) {
 	if err != nil || interp == "" {
 		return nil, err // static
 	}
-	cmd := exec.Command(interp, "--list", host)
-	cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+filepath.Join(b.Root, "usr/lib/x86_64-linux-gnu")+":"+filepath.Join(b.Root, "lib/x86_64-linux-gnu"))
+	var path []string
+	for _, r := range append([]string{b.Root}, b.Libs...) {
+		path = append(path, filepath.Join(r, "usr/lib/x86_64-linux-gnu"), filepath.Join(r, "lib/x86_64-linux-gnu"))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), toolTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, interp, "--list", host)
+	cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+strings.Join(path, ":"))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("guest: libraries of %s: %w: %s", host, err, out)
@@ -128,12 +152,23 @@ func (b Binary) libraries(host string) ([]library, error) {
 // build cache of go sees to that).
 func buildInit(dir string) (string, error) {
 	out := filepath.Join(dir, "init")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "github.com/vtgt/vtgt/internal/guest/init")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
-	if b, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("guest: building init: %w: %s", err, b)
+	if err := GoBuild(out, "github.com/vtgt/vtgt/internal/guest/init"); err != nil {
+		return "", err
 	}
 	return out, nil
+}
+
+// GoBuild compiles the command pkg into the static program out.
+func GoBuild(out, pkg string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), toolTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS=linux", "GOARCH=amd64")
+	cmd.WaitDelay = time.Second
+	if b, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("guest: go build %s: %w: %s", pkg, err, b)
+	}
+	return nil
 }
 
 // errNoQEMU says what is missing.

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"bytes"
+	"context"
 	"debug/elf"
 	"encoding/binary"
 	"errors"
@@ -20,15 +21,21 @@ type Kernel struct {
 	Image   string
 	Release string
 	byName  map[string]string // module name to file
+	builtin map[string]bool
 }
+
+var kernelName = regexp.MustCompile(`linux-image-[0-9][^ ,_]*-amd64`)
 
 // Kernel unpacks Debian's present amd64 kernel.
 func (c *Cache) Kernel() (*Kernel, error) {
 	s, err := aptShow("linux-image-amd64")
+	m := kernelName.FindString(dependsLine.FindString(s))
 	if err != nil {
-		return nil, err
+		m = kernelName.FindString(filepath.Base(c.unpacked("linux-image-[0-9]*-amd64")))
+		if m == "" {
+			return nil, err
+		}
 	}
-	m := regexp.MustCompile(`linux-image-[0-9][^ ,]*-amd64`).FindString(dependsLine.FindString(s))
 	if m == "" {
 		return nil, errors.New("guest: linux-image-amd64 depends on no kernel")
 	}
@@ -36,20 +43,38 @@ func (c *Cache) Kernel() (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &Kernel{Release: strings.TrimPrefix(m, "linux-image-"), Image: filepath.Join(root, "vmlinux")}
-	if _, err := os.Stat(k.Image); err != nil {
-		if err := extractVmlinux(filepath.Join(root, "boot", "vmlinuz-"+k.Release), k.Image); err != nil {
-			return nil, err
-		}
+	k := &Kernel{Release: strings.TrimPrefix(m, "linux-image-"), Image: filepath.Join(root, "vmlinux"), byName: map[string]string{}, builtin: map[string]bool{}}
+	if err := c.unpackImage(k, filepath.Join(root, "boot", "vmlinuz-"+k.Release)); err != nil {
+		return nil, err
 	}
-	k.byName = map[string]string{}
-	err = filepath.WalkDir(filepath.Join(root, "lib", "modules", k.Release), func(p string, d os.DirEntry, err error) error {
+	modules := filepath.Join(root, "lib", "modules", k.Release)
+	b, err := os.ReadFile(filepath.Join(modules, "modules.builtin"))
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range strings.Fields(string(b)) {
+		k.builtin[moduleName(filepath.Base(l))] = true
+	}
+	err = filepath.WalkDir(modules, func(p string, d os.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(p, ".ko") {
 			k.byName[moduleName(filepath.Base(p))] = p
 		}
 		return err
 	})
 	return k, err
+}
+
+// unpackImage makes k.Image of the bzImage bz, once.
+func (c *Cache) unpackImage(k *Kernel, bz string) error {
+	unlock, err := c.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := os.Stat(k.Image); err == nil {
+		return nil
+	}
+	return extractVmlinux(bz, k.Image)
 }
 
 func moduleName(s string) string {
@@ -72,12 +97,18 @@ func extractVmlinux(bz, out string) error {
 	if n < 4 || off+n > len(b) {
 		return fmt.Errorf("guest: %s: payload outside the file", bz)
 	}
+	if _, err := exec.LookPath("xz"); err != nil {
+		return errors.New("guest: xz is not installed: run make deps")
+	}
 	tmp := out + ".tmp"
 	f, err := os.Create(tmp)
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command("xz", "-dc")
+	defer os.Remove(tmp)
+	ctx, cancel := context.WithTimeout(context.Background(), toolTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "xz", "-dc")
 	cmd.Stdin = bytes.NewReader(b[off : off+n-4])
 	cmd.Stdout = f
 	err = cmd.Run()
@@ -91,7 +122,8 @@ func extractVmlinux(bz, out string) error {
 }
 
 // Modules returns the files of the named modules and of what they depend on, in
-// the order in which they must be loaded. Names of what is built in are passed over.
+// the order in which they must be loaded. Names of what is built in are passed over;
+// unknown names are an error.
 func (k *Kernel) Modules(names ...string) ([]string, error) {
 	var files []string
 	seen := map[string]bool{}
@@ -103,8 +135,11 @@ func (k *Kernel) Modules(names ...string) ([]string, error) {
 		}
 		seen[name] = true
 		file := k.byName[name]
-		if file == "" {
+		switch {
+		case file == "" && k.builtin[name]:
 			return nil
+		case file == "":
+			return fmt.Errorf("guest: kernel %s has no module %s", k.Release, name)
 		}
 		deps, err := moduleDepends(file)
 		if err != nil {

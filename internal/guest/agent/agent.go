@@ -1,5 +1,3 @@
-// Package agent is the line protocol between a test and the init program of its
-// guest: one JSON object a line each way over a serial port, one request at a time.
 package agent
 
 // Op says what a Request asks for.
@@ -9,8 +7,9 @@ type Op string
 const (
 	Ping     Op = "ping"
 	Exec     Op = "exec"     // run Args to its end; Out has stdout and stderr
-	Spawn    Op = "spawn"    // start Args, output to the console
-	Put      Op = "put"      // write Data to Path
+	Spawn    Op = "spawn"    // start Args, output to the console; PID answers
+	Signal   Op = "signal"   // send Signal to the spawned PID; with Seconds wait for its end
+	Put      Op = "put"      // write Data to Path; with Sync for good
 	Get      Op = "get"      // read Path
 	Glob     Op = "glob"     // names that match Path, one a line
 	Insmod   Op = "insmod"   // load the module files Args in order, with Data as parameters of the last
@@ -18,11 +17,13 @@ const (
 	Umount   Op = "umount"   // Path
 	Fill     Op = "fill"     // write the pattern Seed to Path at Off, Len bytes in pieces of Size
 	Check    Op = "check"    // read it back and compare
+	Log      Op = "log"      // the kernel's log
 	Poweroff Op = "poweroff" // answer, then power off
 )
 
 // Request is one line to the guest.
 type Request struct {
+	ID      uint64 // comes back in the Response
 	Op      Op
 	Args    []string `json:",omitempty"`
 	Path    string   `json:",omitempty"`
@@ -33,15 +34,27 @@ type Request struct {
 	Size    int      `json:",omitempty"` // bytes
 	Direct  bool     `json:",omitempty"` // O_DIRECT
 	Sync    bool     `json:",omitempty"` // fsync at the end
-	Seconds int      `json:",omitempty"` // bound on Exec; 0: 60
+	Create  bool     `json:",omitempty"` // Fill makes the file
+	Seconds int      `json:",omitempty"` // bound on Exec (0: 60) and Signal
+	PID     int      `json:",omitempty"`
+	Signal  int      `json:",omitempty"`
+	// NoSync spawns Args with the system calls that make data stable switched
+	// off: they succeed and do nothing.
+	NoSync bool `json:",omitempty"`
 }
 
 // Response is one line from the guest.
 type Response struct {
+	ID   uint64
 	Out  []byte `json:",omitempty"`
+	PID  int    `json:",omitempty"`
 	Exit int    `json:",omitempty"`
 	Err  string `json:",omitempty"`
 }
 
 // Ready is the line that the agent sends once, when it listens.
 const Ready = `{"Out":"cmVhZHk="}`
+
+// LifeParam is the parameter of the kernel's command line that says after how many
+// seconds the guest powers itself off.
+const LifeParam = "vtgt.life"

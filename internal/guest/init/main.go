@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,14 +19,21 @@ import (
 const port = "/dev/ttyS1"
 
 func main() {
+	if len(os.Args) > 2 && os.Args[1] == "nosync" {
+		fmt.Println("init: nosync:", execNoSync(os.Args[2:]))
+		os.Exit(127)
+	}
 	if err := run(); err != nil {
 		fmt.Println("init:", err)
 	}
-	_ = syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF)
+	powerOff()
 }
+
+func powerOff() { _ = syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF) }
 
 func run() error {
 	mounts()
+	limitLife()
 	if err := modules("/modules.boot"); err != nil {
 		fmt.Println("init:", err)
 	}
@@ -38,6 +47,7 @@ func run() error {
 	}
 	fmt.Fprintln(f, agent.Ready)
 	in := bufio.NewReaderSize(f, 1<<20)
+	sv := server{spawned: map[int]chan struct{}{}}
 	for {
 		line, err := in.ReadBytes('\n')
 		if err != nil {
@@ -47,7 +57,8 @@ func run() error {
 		if err := json.Unmarshal(line, &q); err != nil {
 			continue // noise on the line
 		}
-		r := serve(&q)
+		r := sv.serve(&q)
+		r.ID = q.ID
 		b, _ := json.Marshal(r)
 		if _, err := f.Write(append(b, '\n')); err != nil {
 			return err
@@ -55,6 +66,18 @@ func run() error {
 		if q.Op == agent.Poweroff {
 			syscall.Sync()
 			return nil
+		}
+	}
+}
+
+// limitLife ends the guest when its time is over even if nobody is left on the
+// host to do so: the kernel's command line has it in seconds.
+func limitLife() {
+	b, _ := os.ReadFile("/proc/cmdline")
+	for _, f := range strings.Fields(string(b)) {
+		v, ok := strings.CutPrefix(f, agent.LifeParam+"=")
+		if s, err := strconv.Atoi(v); ok && err == nil && s > 0 {
+			time.AfterFunc(time.Duration(s)*time.Second, powerOff)
 		}
 	}
 }

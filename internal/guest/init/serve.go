@@ -1,15 +1,11 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/u-root/u-root/pkg/kmodule"
 	"golang.org/x/sys/unix"
@@ -17,7 +13,12 @@ import (
 	"github.com/vtgt/vtgt/internal/guest/agent"
 )
 
-func serve(q *agent.Request) *agent.Response {
+// server answers requests, one at a time.
+type server struct {
+	spawned map[int]chan struct{} // by PID, closed at the program's end
+}
+
+func (sv *server) serve(q *agent.Request) *agent.Response {
 	r := &agent.Response{}
 	var err error
 	switch q.Op {
@@ -25,14 +26,11 @@ func serve(q *agent.Request) *agent.Response {
 	case agent.Exec:
 		r.Out, r.Exit, err = execute(q)
 	case agent.Spawn:
-		c := exec.Command(q.Args[0], q.Args[1:]...)
-		c.Stdout, c.Stderr = os.Stdout, os.Stdout
-		if err = c.Start(); err == nil {
-			go func() { _ = c.Wait() }()
-		}
+		r.PID, err = sv.spawn(q)
+	case agent.Signal:
+		err = sv.signal(q)
 	case agent.Put:
-		_ = os.MkdirAll(filepath.Dir(q.Path), 0o755)
-		err = os.WriteFile(q.Path, q.Data, 0o600)
+		err = put(q)
 	case agent.Get:
 		r.Out, err = os.ReadFile(q.Path)
 	case agent.Glob:
@@ -42,18 +40,15 @@ func serve(q *agent.Request) *agent.Response {
 	case agent.Insmod:
 		err = insmod(q.Args, string(q.Data))
 	case agent.Mount:
-		_ = os.MkdirAll(q.Args[1], 0o755)
-		opt := ""
-		if len(q.Args) > 3 {
-			opt = q.Args[3]
-		}
-		err = unix.Mount(q.Args[0], q.Args[1], q.Args[2], 0, opt)
+		err = mount(q.Args)
 	case agent.Umount:
 		err = unix.Unmount(q.Path, 0)
 	case agent.Fill:
 		err = pattern(q, true)
 	case agent.Check:
 		err = pattern(q, false)
+	case agent.Log:
+		r.Out, err = kernelLog()
 	default:
 		err = fmt.Errorf("unknown operation %q", q.Op)
 	}
@@ -63,25 +58,49 @@ func serve(q *agent.Request) *agent.Response {
 	return r
 }
 
-func execute(q *agent.Request) (out []byte, code int, err error) {
-	d := time.Duration(q.Seconds) * time.Second
-	if d == 0 {
-		d = time.Minute
+func mount(args []string) error {
+	if len(args) < 3 {
+		return errors.New("mount wants source, target, type and perhaps options")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	defer cancel()
-	c := exec.CommandContext(ctx, q.Args[0], q.Args[1:]...)
-	c.WaitDelay = time.Second // a daemon it left may hold the pipe
-	c.Stdin = bytes.NewReader(q.Data)
-	out, err = c.CombinedOutput()
-	var ee *exec.ExitError
-	if errors.As(err, &ee) {
-		return out, ee.ExitCode(), nil
+	_ = os.MkdirAll(args[1], 0o755)
+	opt := ""
+	if len(args) > 3 {
+		opt = args[3]
 	}
-	if errors.Is(err, exec.ErrWaitDelay) {
-		err = nil
+	return unix.Mount(args[0], args[1], args[2], 0, opt)
+}
+
+// put writes a file; with Sync it, and its name, are stable afterwards.
+func put(q *agent.Request) error {
+	dir := filepath.Dir(q.Path)
+	_ = os.MkdirAll(dir, 0o755)
+	if !q.Sync {
+		return os.WriteFile(q.Path, q.Data, 0o600)
 	}
-	return out, 0, err
+	tmp := q.Path + ".new"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(q.Data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp, q.Path)
+	}
+	if err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
 }
 
 func insmod(files []string, params string) error {
@@ -103,56 +122,16 @@ func insmod(files []string, params string) error {
 	return nil
 }
 
-// pattern writes or checks the pattern of q.Seed.
-func pattern(q *agent.Request, write bool) error {
-	flags := unix.O_RDONLY
-	if write {
-		flags = unix.O_RDWR
-	}
-	if q.Direct {
-		flags |= unix.O_DIRECT
-	}
-	fd, err := unix.Open(q.Path, flags|unix.O_CLOEXEC, 0)
+func kernelLog() ([]byte, error) {
+	const sizeBuffer, readAll = 10, 3 // syslog(2)
+	n, err := unix.Klogctl(sizeBuffer, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), q.Path)
-	defer f.Close()
-	size := q.Size
-	if size == 0 {
-		size = 1 << 20
-	}
-	buf, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	b := make([]byte, n)
+	n, err = unix.Klogctl(readAll, b)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { _ = unix.Munmap(buf) }()
-	want := make([]byte, size)
-	for done := int64(0); done < q.Len; {
-		n := min(int64(size), q.Len-done)
-		off := q.Off + done
-		agent.Pattern(want[:n], q.Seed, off)
-		if write {
-			copy(buf, want[:n])
-			if _, err := f.WriteAt(buf[:n], off); err != nil {
-				return err
-			}
-		} else {
-			if _, err := f.ReadAt(buf[:n], off); err != nil {
-				return err
-			}
-			if !bytes.Equal(buf[:n], want[:n]) {
-				for i := range n {
-					if buf[i] != want[i] {
-						return fmt.Errorf("%s: byte %d is %#02x, not %#02x", q.Path, off+i, buf[i], want[i])
-					}
-				}
-			}
-		}
-		done += n
-	}
-	if write && q.Sync {
-		return f.Sync()
-	}
-	return nil
+	return b[:n], nil
 }

@@ -1,0 +1,161 @@
+package guest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/vtgt/vtgt/internal/guest/agent"
+)
+
+// Do sends one request and waits for its answer. An answer with Err set is an error.
+// After a request that was not answered in time the agent may be busy for good;
+// later requests then fail in the same way.
+func (vm *VM) Do(q agent.Request, limit time.Duration) (*agent.Response, error) {
+	vm.ask.Lock()
+	defer vm.ask.Unlock()
+	vm.id++
+	q.ID = vm.id
+	b, err := json.Marshal(&q)
+	if err != nil {
+		return nil, err
+	}
+	_ = vm.conn.SetDeadline(time.Now().Add(limit))
+	if _, err := vm.conn.Write(append(b, '\n')); err != nil {
+		return nil, fmt.Errorf("guest: %s: %w", q.Op, err)
+	}
+	for {
+		line, err := vm.rd.ReadBytes('\n')
+		if err != nil {
+			return nil, fmt.Errorf("guest: %s %v: no answer: %w", q.Op, q.Args, err)
+		}
+		var r agent.Response
+		if err := json.Unmarshal(line, &r); err != nil {
+			return nil, fmt.Errorf("guest: %s: bad answer %q: %w", q.Op, line, err)
+		}
+		if r.ID < q.ID {
+			continue // of a request that nobody waits for any more
+		}
+		if r.Err != "" {
+			return &r, fmt.Errorf("guest: %s %s%v: %s", q.Op, q.Path, q.Args, r.Err)
+		}
+		return &r, nil
+	}
+}
+
+// ErrExit is a program in the guest that did not exit with 0.
+var ErrExit = errors.New("exit status is not 0")
+
+// Run runs a program in the guest to its end, a minute at most, and returns what
+// it printed.
+func (vm *VM) Run(args ...string) (string, error) {
+	r, err := vm.Do(agent.Request{Op: agent.Exec, Args: args}, 90*time.Second)
+	if err != nil {
+		return "", err
+	}
+	if r.Exit != 0 {
+		return string(r.Out), fmt.Errorf("guest: %v: %w but %d: %s", args, ErrExit, r.Exit, r.Out)
+	}
+	return string(r.Out), nil
+}
+
+// Spawn starts a program that goes on by itself and returns its process id; what it
+// prints goes to the console.
+func (vm *VM) Spawn(args ...string) (int, error) {
+	return vm.spawn(agent.Request{Op: agent.Spawn, Args: args})
+}
+
+// SpawnNoSync is Spawn with fsync and its like switched off: they succeed and do
+// nothing. Tests of durability show by it that they can fail.
+func (vm *VM) SpawnNoSync(args ...string) (int, error) {
+	return vm.spawn(agent.Request{Op: agent.Spawn, Args: args, NoSync: true})
+}
+
+func (vm *VM) spawn(q agent.Request) (int, error) {
+	r, err := vm.Do(q, time.Minute)
+	if err != nil {
+		return 0, err
+	}
+	return r.PID, nil
+}
+
+// Signal sends a signal to a program that Spawn started, and waits for its end
+// where limit is not 0 (whole seconds).
+func (vm *VM) Signal(pid, signal int, limit time.Duration) error {
+	_, err := vm.Do(agent.Request{Op: agent.Signal, PID: pid, Signal: signal, Seconds: int(limit.Seconds())}, limit+time.Minute)
+	return err
+}
+
+// Insmod loads modules that the image has, with all they depend on.
+func (vm *VM) Insmod(k *Kernel, params string, names ...string) error {
+	files, err := k.Modules(names...)
+	if err != nil {
+		return err
+	}
+	for i, f := range files {
+		files[i] = moduleDir + filepath.Base(f)
+	}
+	_, err = vm.Do(agent.Request{Op: agent.Insmod, Args: files, Data: []byte(params)}, time.Minute)
+	return err
+}
+
+// Mount mounts what source names at target; options may be empty.
+func (vm *VM) Mount(source, target, fstype, options string) error {
+	_, err := vm.Do(agent.Request{Op: agent.Mount, Args: []string{source, target, fstype, options}}, time.Minute)
+	return err
+}
+
+// Umount unmounts target.
+func (vm *VM) Umount(target string) error {
+	_, err := vm.Do(agent.Request{Op: agent.Umount, Path: target}, time.Minute)
+	return err
+}
+
+// Read returns a file of the guest.
+func (vm *VM) Read(path string) (string, error) {
+	r, err := vm.Do(agent.Request{Op: agent.Get, Path: path}, time.Minute)
+	if err != nil {
+		return "", err
+	}
+	return string(r.Out), nil
+}
+
+// Put writes a file in the guest, mode 0600, and makes its folder.
+func (vm *VM) Put(path, text string) error {
+	_, err := vm.Do(agent.Request{Op: agent.Put, Path: path, Data: []byte(text)}, time.Minute)
+	return err
+}
+
+// PutSync replaces a file in the guest and makes it stable.
+func (vm *VM) PutSync(path, text string) error {
+	_, err := vm.Do(agent.Request{Op: agent.Put, Path: path, Data: []byte(text), Sync: true}, time.Minute)
+	return err
+}
+
+// Log is the kernel's log.
+func (vm *VM) Log() (string, error) {
+	r, err := vm.Do(agent.Request{Op: agent.Log}, time.Minute)
+	if err != nil {
+		return "", err
+	}
+	return string(r.Out), nil
+}
+
+// Await polls until a path that matches pattern is there, and returns the first.
+func (vm *VM) Await(pattern string, limit time.Duration) (string, error) {
+	for end := time.Now().Add(limit); ; time.Sleep(200 * time.Millisecond) {
+		r, err := vm.Do(agent.Request{Op: agent.Glob, Path: pattern}, time.Minute)
+		if err != nil {
+			return "", err
+		}
+		if len(r.Out) > 0 {
+			return strings.Split(string(r.Out), "\n")[0], nil
+		}
+		if time.Now().After(end) {
+			return "", fmt.Errorf("guest: no %s within %v", pattern, limit)
+		}
+	}
+}

@@ -135,6 +135,13 @@ func (vm *VM) PutSync(path, text string) error {
 	return err
 }
 
+// ReadDirect reads n bytes at the start of path past the page cache: a disk that path
+// names gets a command.
+func (vm *VM) ReadDirect(path string, n int) error {
+	_, err := vm.Do(agent.Request{Op: agent.Direct, Path: path, Size: n}, time.Minute)
+	return err
+}
+
 // Log is the kernel's log.
 func (vm *VM) Log() (string, error) {
 	r, err := vm.Do(agent.Request{Op: agent.Log}, time.Minute)
@@ -144,15 +151,24 @@ func (vm *VM) Log() (string, error) {
 	return string(r.Out), nil
 }
 
+// Glob returns the paths that match pattern.
+func (vm *VM) Glob(pattern string) ([]string, error) {
+	r, err := vm.Do(agent.Request{Op: agent.Glob, Path: pattern}, time.Minute)
+	if err != nil || len(r.Out) == 0 {
+		return nil, err
+	}
+	return strings.Split(string(r.Out), "\n"), nil
+}
+
 // Await polls until a path that matches pattern is there, and returns the first.
 func (vm *VM) Await(pattern string, limit time.Duration) (string, error) {
 	for end := time.Now().Add(limit); ; time.Sleep(200 * time.Millisecond) {
-		r, err := vm.Do(agent.Request{Op: agent.Glob, Path: pattern}, time.Minute)
+		names, err := vm.Glob(pattern)
 		if err != nil {
 			return "", err
 		}
-		if len(r.Out) > 0 {
-			return strings.Split(string(r.Out), "\n")[0], nil
+		if len(names) > 0 {
+			return names[0], nil
 		}
 		if time.Now().After(end) {
 			return "", fmt.Errorf("guest: no %s within %v", pattern, limit)

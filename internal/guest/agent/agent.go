@@ -17,6 +17,7 @@ const (
 	Umount   Op = "umount"   // Path
 	Fill     Op = "fill"     // write the pattern Seed to Path at Off, Len bytes in pieces of Size
 	Check    Op = "check"    // read it back and compare
+	Direct   Op = "direct"   // read Size bytes of Path past the page cache
 	Log      Op = "log"      // the kernel's log
 	Poweroff Op = "poweroff" // answer, then power off
 )

@@ -76,3 +76,19 @@ func differ(a, b []byte) int {
 	}
 	return -1
 }
+
+// direct reads the first n bytes past the page cache.
+func direct(path string, n int) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	buf, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Munmap(buf) }()
+	_, err = unix.Pread(fd, buf, 0)
+	return err
+}

@@ -47,6 +47,8 @@ func (sv *server) serve(q *agent.Request) *agent.Response {
 		err = pattern(q, true)
 	case agent.Check:
 		err = pattern(q, false)
+	case agent.Direct:
+		err = direct(q.Path, q.Size)
 	case agent.Log:
 		r.Out, err = kernelLog()
 	default:

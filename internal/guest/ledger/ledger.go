@@ -223,3 +223,6 @@ func (l *Ledger) acknowledge(es ...entry) {
 }
 
 func (l *Ledger) lba(slot int) uint64 { return l.c.First + uint64(slot)*uint64(l.c.Stride) }
+
+// LUN is where the book's slots are.
+func (l *Ledger) LUN() uint16 { return l.c.LUN }

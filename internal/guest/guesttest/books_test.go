@@ -14,43 +14,57 @@ import (
 
 const crashIQN = "iqn.2026-11.org.vtgt:crash"
 
-// crashDisks is a configuration with a disk of each write policy; DIR is where the
-// images are. More disks and LUNs can follow.
-const crashDisks = `disks:
-  - {name: wb, store: "file:DIR/wb.img", size: 64MiB, create: true, cache: writeback}
-  - {name: wt, store: "file:DIR/wt.img", size: 64MiB, create: true, cache: writethrough}
-  - {name: direct, store: "file:DIR/direct.img", size: 64MiB, create: true, cache: direct}
-%s
-targets:
-  - name: crash
-    luns: [{lun: 0, disk: wb}, {lun: 1, disk: wt}, {lun: 2, disk: direct}]
-    iscsi: {iqn: "` + crashIQN + `"}
-`
-
-// policy says which LUN of crashDisks has a volatile write cache.
-var policy = []struct {
-	lun      uint16
+// promise is one way in which a disk makes data stable, with a disk of its own: the
+// sync of one must not do the work of another.
+type promise struct {
 	name     string
-	volatile bool
-}{{0, "writeback", true}, {1, "writethrough", false}, {2, "direct", true}}
+	cache    string
+	mode     ledger.Mode
+	volatile bool // WCE
+	block    bool // a block device where there is one to be had
+}
 
-// crashBooks has a book for each promise that a disk of crashDisks makes. The slots
-// are far enough apart that most writes allocate blocks of the sparse file: then the
-// file's own metadata must be stable too.
+var promises = []promise{
+	{name: "wb-fua", cache: "writeback", mode: ledger.FUA, volatile: true},
+	{name: "wb-sync", cache: "writeback", mode: ledger.Sync, volatile: true},
+	{name: "wt", cache: "writethrough", mode: ledger.Through},
+	{name: "direct-fua", cache: "direct", mode: ledger.FUA, volatile: true},
+	{name: "direct-sync", cache: "direct", mode: ledger.Sync, volatile: true},
+	{name: "block-sync", cache: "writeback", mode: ledger.Sync, volatile: true, block: true},
+	{name: "block-direct", cache: "direct", mode: ledger.FUA, volatile: true, block: true},
+}
+
+// crashBooks has a book for each promise; the promise's index is its LUN. The slots are
+// far enough apart that most writes allocate blocks of a sparse file: then the file's
+// own metadata must be stable too.
 func crashBooks(seed uint64) []*ledger.Ledger {
-	const half = 32 << 20 / ledger.SectorSize // blocks
 	var out []*ledger.Ledger
-	for i, c := range []ledger.Config{
-		{Name: "writeback", LUN: 0, Mode: ledger.FUA},
-		{Name: "writeback", LUN: 0, Mode: ledger.Sync, First: half},
-		{Name: "writethrough", LUN: 1, Mode: ledger.Through},
-		{Name: "direct", LUN: 2, Mode: ledger.FUA},
-		{Name: "direct", LUN: 2, Mode: ledger.Sync, First: half},
-	} {
-		c.Slots, c.Stride, c.Count, c.Batch, c.Run = 900, 61, 3, 4, seed+uint64(i)
-		out = append(out, ledger.New(c, seed))
+	for i, p := range promises {
+		out = append(out, ledger.New(ledger.Config{Name: p.name, LUN: uint16(i), Mode: p.mode,
+			Slots: 600, Stride: 61, Count: 3, Batch: 4, Run: seed + uint64(i)}, seed))
 	}
 	return out
+}
+
+// crashConfig is a configuration with all promises, and extra disks more, which make
+// identities. store names the store of a promise.
+func crashConfig(store func(i int, p promise) string, extra int) string {
+	var disks, luns []string
+	for i, p := range promises {
+		disks = append(disks, fmt.Sprintf("  - {name: %s, store: %q, cache: %s, %s}\n", p.name, store(i, p), p.cache, crashSize(store(i, p))))
+		luns = append(luns, fmt.Sprintf("{lun: %d, disk: %s}", i, p.name))
+	}
+	for i := range extra {
+		disks = append(disks, fmt.Sprintf("  - {name: extra%d, store: \"null:\", size: 1MiB}\n", i))
+	}
+	return "disks:\n" + strings.Join(disks, "") + "targets:\n  - name: crash\n    luns: [" + strings.Join(luns, ", ") + "]\n    iscsi: {iqn: \"" + crashIQN + "\"}\n"
+}
+
+func crashSize(store string) string {
+	if strings.HasPrefix(store, "file:") {
+		return "size: 20MiB, create: true"
+	}
+	return "create: false"
 }
 
 // connect logs in to the crash target; isid tells sessions of one initiator apart.
@@ -173,21 +187,12 @@ func checkPolicy(t *testing.T, addr string) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	for _, p := range policy {
-		if err := ledger.Clear(c, p.lun); err != nil {
+	for i, p := range promises {
+		if err := ledger.Clear(c, uint16(i)); err != nil {
 			t.Fatal(err)
 		}
-		if v, err := ledger.VolatileCache(c, p.lun); err != nil || v != p.volatile {
+		if v, err := ledger.VolatileCache(c, uint16(i)); err != nil || v != p.volatile {
 			t.Errorf("%s: WCE is %v, %v", p.name, v, err)
 		}
 	}
-}
-
-// crashConfig is crashDisks with n more disks, which make identities.
-func crashConfig(n int) string {
-	var more strings.Builder
-	for i := range n {
-		fmt.Fprintf(&more, "  - {name: extra%d, store: \"null:\", size: 1MiB}\n", i)
-	}
-	return fmt.Sprintf(crashDisks, strings.TrimSuffix(more.String(), "\n"))
 }

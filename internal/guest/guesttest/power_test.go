@@ -28,20 +28,35 @@ const (
 	guestSocket = "/run/vtgt.sock"
 )
 
-// station is a guest that runs vtgt on a disk that loses power.
+// station is a guest that runs vtgt on disks that lose power: one for the
+// configuration and the state, and one for each promise, so that no flush of one
+// promise's disk makes good what another left out.
 type station struct {
 	t      *testing.T
 	im     *guest.Image
 	initrd string
 	dir    string
-	disk   *powerdisk.Disk
-	socket string // of the disk
-	port   int    // of vtgt, on this host
+	disks  []*powerdisk.Disk // 0 is for the configuration
+	args   []string          // of QEMU, for the disks
+	port   int               // of vtgt, on this host
 
 	vm  *guest.VM
 	pid int // of vtgt in the guest
 	// told: that apply does not keep the YAML was said.
 	told bool
+}
+
+// device is the guest's name of disk i.
+func device(i int) string { return fmt.Sprintf("/dev/vd%c", 'a'+i) }
+
+// folder is where the file system of promise p is mounted.
+func folder(p promise) string { return "/disk/" + p.name }
+
+func store(i int, p promise) string {
+	if p.block {
+		return "block:" + device(i+1)
+	}
+	return "file:" + folder(p) + "/disk.img"
 }
 
 func newStation(t *testing.T) *station {
@@ -63,7 +78,7 @@ func newStation(t *testing.T) *station {
 	if err := os.WriteFile(image, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(image, 160<<20); err != nil {
+	if err := os.Truncate(image, 24<<20); err != nil {
 		t.Fatal(err)
 	}
 	mkfs, err := exec.LookPath("mkfs.ext4")
@@ -73,11 +88,20 @@ func newStation(t *testing.T) *station {
 	if out, err := exec.Command(mkfs, "-q", "-F", image).CombinedOutput(); err != nil {
 		t.Fatalf("mkfs.ext4: %v %s; run make deps", err, out)
 	}
-	if s.disk, err = powerdisk.New(image); err != nil {
-		t.Fatal(err)
-	}
-	if s.socket, err = s.disk.Serve(); err != nil {
-		t.Fatal(err)
+	for i := range 1 + len(promises) {
+		d, err := powerdisk.New(image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(d.Close)
+		socket, err := d.Serve()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.disks = append(s.disks, d)
+		s.args = append(s.args,
+			"-blockdev", fmt.Sprintf("driver=nbd,node-name=d%d,export=d,server.type=unix,server.path=%s", i, socket),
+			"-device", fmt.Sprintf("virtio-blk-pci,drive=d%d,write-cache=on", i))
 	}
 	t.Cleanup(func() {
 		if s.vm != nil {
@@ -86,23 +110,19 @@ func newStation(t *testing.T) *station {
 			}
 			s.vm.Kill()
 		}
-		s.disk.Close()
 	})
 	return s
 }
 
 func (s *station) addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
 
-// boot starts the guest with the disk as it is.
+// boot starts the guest with the disks as they are.
 func (s *station) boot() {
 	s.t.Helper()
 	s.port = freePort(s.t)
 	vm, err := guest.Boot(guest.Options{
 		Image: s.im, Initramfs: s.initrd, Dir: s.dir, Net: true, Forward: map[int]int{s.port: 3260}, MemMB: 320, CPUs: 2,
-		Args: []string{
-			"-blockdev", "driver=nbd,node-name=d0,export=d,server.type=unix,server.path=" + s.socket,
-			"-device", "virtio-blk-pci,drive=d0,write-cache=on",
-		},
+		Args: s.args,
 	})
 	if err != nil {
 		s.t.Fatal(err)
@@ -111,7 +131,12 @@ func (s *station) boot() {
 	s.ok(vm.Put("/proc/sys/vm/dirty_writeback_centisecs", "0"))
 	// What nobody syncs is to be lost: neither the kernel's flusher nor the
 	// journal's own commits come to help.
-	s.ok(vm.Mount("/dev/vda", guestData, "ext4", "commit=300"))
+	s.ok(vm.Mount(device(0), guestData, "ext4", "commit=300"))
+	for i, p := range promises {
+		if !p.block {
+			s.ok(vm.Mount(device(i+1), folder(p), "ext4", "commit=300"))
+		}
+	}
 }
 
 func (s *station) ok(err error) {
@@ -136,17 +161,23 @@ func (s *station) serve(spawn func(...string) (int, error)) {
 	})
 }
 
-// cut is the loss of power: QEMU dies, and so does what the disk had in its cache.
-func (s *station) cut(rng *rand.Rand, keep float64) {
+// cut is the loss of power: QEMU dies, and so does what the disks had in their
+// caches, but for the share keep. It returns the number of sectors lost.
+func (s *station) cut(rng *rand.Rand, keep float64) (lost int64) {
 	s.vm.Kill()
 	s.vm = nil
-	s.disk.PowerCut(rng, keep)
-	s.disk.PowerOn()
+	for _, d := range s.disks {
+		lost -= d.Stats().Lost
+		d.PowerCut(rng, keep)
+		d.PowerOn()
+		lost += d.Stats().Lost
+	}
+	return lost
 }
 
 // config is the configuration in the guest.
 func (s *station) config(extra int) string {
-	return "version: 1\n" + strings.ReplaceAll(crashConfig(extra), "DIR", guestData) +
+	return "version: 1\n" + crashConfig(store, extra) +
 		"iscsi: {portals: [\"0.0.0.0:3260\"]}\napi: {socket: " + guestSocket + "}\nstate: " + guestData + "/state\n"
 }
 
@@ -176,7 +207,7 @@ func (s *station) apply(extra int) (map[string]api.Disk, error) {
 	return parseDisks(s.t, out), nil
 }
 
-func (s *station) disks() map[string]api.Disk {
+func (s *station) served() map[string]api.Disk {
 	s.t.Helper()
 	out, err := s.vm.Run(guestVtgt, "--socket", guestSocket, "get", "disks", "-o", "json")
 	s.ok(err)
@@ -221,11 +252,9 @@ func TestPowerLoss(t *testing.T) {
 		}
 		time.Sleep(time.Duration(rng.IntN(1500)) * time.Millisecond)
 		keep := []float64{0, 0.1, 0.5, 0.9}[rng.IntN(4)]
-		stats := s.disk.Stats()
-		s.cut(rng, keep)
+		lost := s.cut(rng, keep)
 		w.wait(t)
 		<-late
-		lost := s.disk.Stats().Lost - stats.Lost
 
 		s.boot()
 		s.serve(s.vm.Spawn)
@@ -234,7 +263,7 @@ func TestPowerLoss(t *testing.T) {
 				t.Errorf("round %d: %v", round, err)
 			}
 		}
-		sameIdentities(t, known, s.disks())
+		sameIdentities(t, known, s.served())
 		t.Logf("round %d: %d writes acknowledged; the disk kept %.0f%% of what was not flushed and lost %d sectors; %.1f s",
 			round, sum(acks(books))-sum(before), 100*keep, lost, time.Since(begin).Seconds())
 		if t.Failed() {
@@ -256,7 +285,7 @@ func TestPowerLoss(t *testing.T) {
 	if _, err := s.vm.Run(guestVtgt, "--socket", guestSocket, "apply", "-f", guestNew); err != nil {
 		t.Fatal(err)
 	}
-	known := s.disks()
+	known := s.served()
 	s.cut(rng, 0)
 	w.wait(t)
 	s.boot()
@@ -270,7 +299,7 @@ func TestPowerLoss(t *testing.T) {
 		}
 	}
 	last := fmt.Sprintf("extra%d", extra-1)
-	if now := s.disks(); known[last].Serial == "" || now[last].Serial == known[last].Serial {
+	if now := s.served(); known[last].Serial == "" || now[last].Serial == known[last].Serial {
 		t.Errorf("vtgt did not sync, and %s still has its serial number %q", last, now[last].Serial)
 	}
 	s.ok(s.vm.Poweroff())

@@ -24,7 +24,7 @@ version := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 tools   := $(GO) run ./internal/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help deps toolchain need-go build run test test-unit test-full test-race-short bench-once race lint fuzz-short soak conformance bench install clean
+.PHONY: help deps toolchain need-go build run test test-unit test-full test-race-short test-guest bench-once race lint fuzz-short soak conformance bench install clean
 
 help: ## this list
 	@echo 'vtgt $(version): make TARGET'
@@ -64,6 +64,7 @@ test: ## everything once: lint, unit, clients, race, fuzz, conformance, benchmar
 	$(MAKE) fuzz-short FUZZTIME=$(FUZZTIME)
 	$(MAKE) bench-once
 	$(MAKE) conformance
+	$(MAKE) test-guest
 	$(MAKE) bench BENCHFLAGS=-quick
 	@echo 'make test: all parts passed'
 
@@ -81,6 +82,17 @@ test-race-short: need-go
 	@$(call need,gcc,gcc)
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 300s ./...
 
+# Emulated guests (TCG): one at a time.
+test-guest: need-go guest-tools ## Linux in QEMU: open-iscsi against vtgt; vtgt that loses power or is killed (2 to 4 min)
+	VTGT_GUEST=1 $(GO) test -count=1 -v -p 1 -timeout 900s ./internal/guest/...
+
+.PHONY: guest-tools
+guest-tools:
+	@$(call need,qemu-system-x86_64,qemu-system-x86)
+	@$(call need,xz,xz-utils)
+	@$(call need,mkfs.ext4,e2fsprogs)
+	@$(call need,apt-get,apt: guests are made of Debian packages)
+
 race: need-go ## every test, full length, under the race detector
 	@$(call need,gcc,gcc)
 	CGO_ENABLED=1 $(GO) test -race -timeout 1800s -count=1 ./...
@@ -95,11 +107,12 @@ fuzz-short: need-go ## every fuzz target for FUZZTIME (3s) each
 bench-once: need-go
 	$(GO) test -short -run '^$$' -bench . -benchtime 1x -timeout 300s ./...
 
-soak: need-go ## the long counts: soak tests for SECONDS (60), -race, GOMAXPROCS 4 and 1; fuzz targets for 60 s each
+soak: need-go guest-tools ## the long counts: soak tests for SECONDS (60), -race, GOMAXPROCS 4 and 1; fuzz targets for 60 s each; crashes
 	@$(call need,gcc,gcc)
 	CGO_ENABLED=1 GOMAXPROCS=4 VTGT_SCSITEST_SECONDS=$(SECONDS) $(GO) test -race -count=1 -timeout 3600s ./...
 	CGO_ENABLED=1 GOMAXPROCS=1 VTGT_SCSITEST_SECONDS=$(SECONDS) $(GO) test -race -count=1 -timeout 3600s ./...
 	$(MAKE) fuzz-short FUZZTIME=60s
+	VTGT_GUEST=1 VTGT_POWER_ROUNDS=20 VTGT_KILL_ROUNDS=50 $(GO) test -count=1 -v -timeout 3600s -run 'TestPowerLoss|TestKilled' ./internal/guest/guesttest
 
 conformance: build ## iscsi-test-cu against bin/vtgt, one process per test (PEER=tgtd: against tgtd)
 	@$(call need,iscsi-test-cu,libiscsi-bin)

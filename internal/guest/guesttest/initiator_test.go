@@ -100,9 +100,18 @@ var digests = settings{
 
 // iscsistart logs in without a daemon.
 func (g *linux) iscsistart(iqn string, port int, s settings) (string, error) {
-	args := []string{"/sbin/iscsistart", "-i", initiatorName, "-t", iqn, "-g", "1", "-a", hostAddress, "-p", fmt.Sprint(port)}
+	var options [][2]string
 	for _, kv := range s {
-		args = append(args, "-P", kv[0]+"="+kv[1])
+		options = append(options, [2]string{"-P", kv[0] + "=" + kv[1]})
+	}
+	return g.iscsistartAs(iqn, port, options)
+}
+
+// iscsistartAs is iscsistart with options of its own.
+func (g *linux) iscsistartAs(iqn string, port int, options [][2]string) (string, error) {
+	args := []string{"/sbin/iscsistart", "-i", initiatorName, "-t", iqn, "-g", "1", "-a", hostAddress, "-p", fmt.Sprint(port)}
+	for _, o := range options {
+		args = append(args, o[0], o[1])
 	}
 	return g.vm.Run(args...)
 }

@@ -26,6 +26,12 @@ targets:
   - {name: data, luns: [{lun: 0, disk: data}%s], iscsi: {iqn: "` + dataIQN + `"}}
 `
 
+// What is added live.
+const (
+	moreDisk = `  - {name: more, store: "mem:", size: 16MiB}`
+	moreLUN  = ", {lun: 3, disk: more}"
+)
+
 // TestLinux drives vtgt with the kernel initiator, by both of open-iscsi's ways in.
 func TestLinux(t *testing.T) {
 	wantGuest(t)
@@ -91,7 +97,7 @@ func TestLinux(t *testing.T) {
 	g.step(h, "added LUN", func(t *testing.T) {
 		s, number := g.session(dataIQN)
 		mark := g.mark()
-		h.apply(fmt.Sprintf(linuxConfig, `  - {name: more, store: "mem:", size: 16MiB}`, ", {lun: 3, disk: more}"))
+		h.apply(fmt.Sprintf(linuxConfig, moreDisk, moreLUN))
 		g.touch(t, data)
 		g.logged(mark, "LUN assignments on this target have changed")
 		if p := g.glob(s + "/device/target*/*:3/block/*"); len(p) > 0 {
@@ -128,6 +134,8 @@ func TestLinux(t *testing.T) {
 		g.pattern(t, agent.Fill, end)
 		g.pattern(t, agent.Check, end)
 	})
+
+	g.step(h, "CHAP", func(t *testing.T) { g.chap(t, h) })
 
 	g.step(h, "logout", func(t *testing.T) {
 		if err := g.logout(dataIQN, h.port); err != nil {

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -73,19 +72,32 @@ func (c *Cache) lock() (unlock func(), err error) {
 
 // Package makes sure that the Debian package name is unpacked in the cache, in the
 // version that apt would install, and returns the folder. A download whose SHA-256
-// sum is not the one of apt's index is refused. Where apt has no index, what is in
-// the cache does.
+// sum is not the one of apt's index is refused. Where apt's index is missing or too old,
+// the cache gets one of its own; where that fails too, what is in the cache does.
 func (c *Cache) Package(name string) (string, error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
-	version, sum, err := aptIndex(name)
-	if err != nil {
-		if old := c.unpacked(name); old != "" {
-			return old, nil
+	var errs []error
+	for _, a := range []apt{{}, {lists: filepath.Join(c.Dir, "lists")}} {
+		root, err := c.fetch(a, name)
+		if err == nil {
+			return root, nil
 		}
+		errs = append(errs, err)
+	}
+	if old := c.unpacked(name); old != "" {
+		return old, nil
+	}
+	return "", fmt.Errorf("%w\nguest: run apt-get update, or look at the sources of apt", errors.Join(errs...))
+}
+
+// fetch is Package with the index of a. The cache is locked.
+func (c *Cache) fetch(a apt, name string) (string, error) {
+	version, sum, err := a.index(name)
+	if err != nil {
 		return "", err
 	}
 	root := filepath.Join(c.Dir, name+"_"+strings.ReplaceAll(version, ":", "%3a"))
@@ -97,12 +109,8 @@ func (c *Cache) Package(name string) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(tmp)
-	args := []string{"download", "-q"}
-	if os.Geteuid() == 0 {
-		args = append(args, "-o", "APT::Sandbox::User=root") // _apt cannot write here
-	}
-	if err := run(tmp, "apt-get", append(args, name+"="+version)...); err != nil {
-		return "", fmt.Errorf("%w\nguest: if the index is old, run apt-get update", err)
+	if err := run(tmp, "apt-get", a.args("download", "-q", name+"="+version)...); err != nil {
+		return "", err
 	}
 	debs, _ := filepath.Glob(filepath.Join(tmp, "*.deb"))
 	if len(debs) != 1 {
@@ -142,34 +150,6 @@ func (c *Cache) unpacked(name string) string {
 		return ""
 	}
 	return dirs[len(dirs)-1]
-}
-
-var (
-	versionLine = regexp.MustCompile(`(?m)^Version: (.*)$`)
-	sumLine     = regexp.MustCompile(`(?m)^SHA256: (.*)$`)
-	dependsLine = regexp.MustCompile(`(?m)^Depends: (.*)$`)
-)
-
-func aptShow(name string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), toolTime)
-	defer cancel()
-	b, err := exec.CommandContext(ctx, "apt-cache", "show", "--no-all-versions", name).Output()
-	if err != nil || len(b) == 0 {
-		return "", fmt.Errorf("guest: apt knows no package %s: run apt-get update", name)
-	}
-	return string(b), nil
-}
-
-func aptIndex(name string) (version, sum string, err error) {
-	s, err := aptShow(name)
-	if err != nil {
-		return "", "", err
-	}
-	v, h := versionLine.FindStringSubmatch(s), sumLine.FindStringSubmatch(s)
-	if v == nil || h == nil {
-		return "", "", fmt.Errorf("guest: apt's index has no version or sum for %s: run apt-get update", name)
-	}
-	return v[1], h[1], nil
 }
 
 func fileSum(path string) (string, error) {

@@ -28,16 +28,9 @@ var kernelName = regexp.MustCompile(`linux-image-[0-9][^ ,_]*-amd64`)
 
 // Kernel unpacks Debian's present amd64 kernel.
 func (c *Cache) Kernel() (*Kernel, error) {
-	s, err := aptShow("linux-image-amd64")
-	m := kernelName.FindString(dependsLine.FindString(s))
+	m, err := c.kernelPackage()
 	if err != nil {
-		m = kernelName.FindString(filepath.Base(c.unpacked("linux-image-[0-9]*-amd64")))
-		if m == "" {
-			return nil, err
-		}
-	}
-	if m == "" {
-		return nil, errors.New("guest: linux-image-amd64 depends on no kernel")
+		return nil, err
 	}
 	root, err := c.Package(m)
 	if err != nil {
@@ -62,6 +55,30 @@ func (c *Cache) Kernel() (*Kernel, error) {
 		return err
 	})
 	return k, err
+}
+
+// kernelPackage is the package that linux-image-amd64 stands for.
+func (c *Cache) kernelPackage() (string, error) {
+	const meta = "linux-image-amd64"
+	unlock, err := c.lock()
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	s, err := apt{}.show(meta)
+	if err != nil {
+		s, err = apt{lists: filepath.Join(c.Dir, "lists")}.show(meta)
+	}
+	if err == nil {
+		if m := kernelName.FindString(dependsLine.FindString(s)); m != "" {
+			return m, nil
+		}
+		err = errors.New("guest: linux-image-amd64 depends on no kernel")
+	}
+	if m := kernelName.FindString(filepath.Base(c.unpacked("linux-image-[0-9]*-amd64"))); m != "" {
+		return m, nil
+	}
+	return "", fmt.Errorf("%w: run apt-get update", err)
 }
 
 // unpackImage makes k.Image of the bzImage bz, once.

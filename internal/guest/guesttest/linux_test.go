@@ -126,6 +126,9 @@ func TestLinux(t *testing.T) {
 		})
 		g.touch(t, data)
 		g.logged(mark, "apacity data has changed")
+		if v := g.read("/sys/block/" + data + "/size"); v != strconv.Itoa(96<<20/512) {
+			t.Errorf("the guest has %s sectors before the rescan", v)
+		}
 		g.put("/sys/block/"+data+"/device/rescan", "1")
 		if v := g.read("/sys/block/" + data + "/size"); v != strconv.Itoa(size/512) {
 			t.Errorf("the guest has %s sectors", v)

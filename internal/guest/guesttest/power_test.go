@@ -214,6 +214,14 @@ func (s *station) served() map[string]api.Disk {
 	return parseDisks(s.t, out)
 }
 
+// yaml is vtgt's configuration file in the guest.
+func (s *station) yaml() string {
+	s.t.Helper()
+	text, err := s.vm.Read(guestConfig)
+	s.ok(err)
+	return text
+}
+
 // TestPowerLoss runs vtgt on a disk that loses power while it is written to. Whatever
 // was acknowledged as stable must be there afterwards: data by FUA, by SYNCHRONIZE
 // CACHE, and of a unit without a volatile cache; the YAML and the identities after
@@ -236,6 +244,7 @@ func TestPowerLoss(t *testing.T) {
 		extra++
 		known, err := s.apply(extra)
 		s.ok(err)
+		kept := extra
 		// One more is under way when it happens, in every other round.
 		late := make(chan struct{})
 		if vm := s.vm; rng.IntN(2) == 0 {
@@ -264,6 +273,9 @@ func TestPowerLoss(t *testing.T) {
 			}
 		}
 		sameIdentities(t, known, s.served())
+		if text := s.yaml(); text != s.config(kept) && text != s.config(extra) {
+			t.Errorf("round %d: the YAML is neither what was applied nor what was being applied:\n%s", round, text)
+		}
 		t.Logf("round %d: %d writes acknowledged; the disk kept %.0f%% of what was not flushed and lost %d sectors; %.1f s",
 			round, sum(acks(books))-sum(before), 100*keep, lost, time.Since(begin).Seconds())
 		if t.Failed() {
@@ -286,6 +298,16 @@ func TestPowerLoss(t *testing.T) {
 		t.Fatal(err)
 	}
 	known := s.served()
+	if !s.told {
+		// And another that vtgt itself puts into the YAML.
+		s.ok(s.vm.Put(guestNew, s.config(extra+1)))
+		if _, err := s.vm.Run(guestVtgt, "--socket", guestSocket, "apply", "-f", guestNew); err != nil {
+			t.Fatal(err)
+		}
+		if s.yaml() != s.config(extra+1) {
+			t.Error("apply did not keep the YAML")
+		}
+	}
 	s.cut(rng, 0)
 	w.wait(t)
 	s.boot()
@@ -301,6 +323,9 @@ func TestPowerLoss(t *testing.T) {
 	last := fmt.Sprintf("extra%d", extra-1)
 	if now := s.served(); known[last].Serial == "" || now[last].Serial == known[last].Serial {
 		t.Errorf("vtgt did not sync, and %s still has its serial number %q", last, now[last].Serial)
+	}
+	if s.yaml() != text {
+		t.Error("vtgt did not sync, and the YAML is not the one before")
 	}
 	s.ok(s.vm.Poweroff())
 	s.vm = nil

@@ -28,6 +28,9 @@ const (
 	guestSocket = "/run/vtgt.sock"
 )
 
+// diskSize of each disk, bytes.
+const diskSize = 24 << 20
+
 // station is a guest that runs vtgt on disks that lose power: one for the
 // configuration and the state, and one for each promise, so that no flush of one
 // promise's disk makes good what another left out.
@@ -74,12 +77,12 @@ func newStation(t *testing.T) *station {
 	if s.initrd, err = s.im.Build(s.dir); err != nil {
 		t.Fatal(err)
 	}
-	image := filepath.Join(s.dir, "disk.img")
-	if err := os.WriteFile(image, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(image, 24<<20); err != nil {
-		t.Fatal(err)
+	// Block stores begin empty: a book takes what it does not know for damage.
+	image, empty := filepath.Join(s.dir, "disk.img"), filepath.Join(s.dir, "empty.img")
+	for _, p := range []string{image, empty} {
+		if err := os.WriteFile(p, make([]byte, diskSize), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	mkfs, err := exec.LookPath("mkfs.ext4")
 	if err != nil {
@@ -89,7 +92,11 @@ func newStation(t *testing.T) *station {
 		t.Fatalf("mkfs.ext4: %v %s; run make deps", err, out)
 	}
 	for i := range 1 + len(promises) {
-		d, err := powerdisk.New(image)
+		from := image
+		if i > 0 && promises[i-1].block {
+			from = empty
+		}
+		d, err := powerdisk.New(from)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -77,6 +77,7 @@ func Open(path string, wait time.Duration) (*Dir, error) {
 		d.Close()
 		return nil, err
 	}
+	d.sweep()
 	ids, err := loadIdentities(filepath.Join(path, identityFile))
 	if err != nil {
 		d.Close()
@@ -181,10 +182,26 @@ func (d *Dir) Close() error {
 	return f.Close()
 }
 
+// tempPattern is what writeFile calls the file that is to replace path.
+func tempPattern(path string) string { return "." + filepath.Base(path) + ".new-*" }
+
+// sweep removes what a daemon that was killed inside writeFile has left in its own
+// folder. The lock is held: nobody else is writing there.
+func (d *Dir) sweep() {
+	for _, dir := range []string{d.path, filepath.Join(d.path, versionFolder)} {
+		files, _ := os.ReadDir(dir)
+		for _, f := range files {
+			if left, _ := filepath.Match(tempPattern("*"), f.Name()); left {
+				_ = os.Remove(filepath.Join(dir, f.Name()))
+			}
+		}
+	}
+}
+
 // writeFile replaces the file at path by b, for good when it returns nil.
 func writeFile(path string, b []byte) (err error) {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
+	f, err := os.CreateTemp(dir, tempPattern(path))
 	if err != nil {
 		return folderError(path, "cannot write", err)
 	}

@@ -82,6 +82,35 @@ func TestNoRubbishLeft(t *testing.T) {
 	}
 }
 
+// A daemon that was killed while it wrote leaves a file that nobody will rename.
+func TestSweep(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "odd [name]")
+	d := open(t, dir)
+	if err := d.Keep(1, false, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, p := range []string{identityFile, filepath.Join(versionFolder, "v.yaml")} {
+		p = filepath.Join(dir, p)
+		f, err := os.CreateTemp(filepath.Dir(p), tempPattern(p))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		left = append(left, f.Name())
+	}
+	d.Close()
+	d = open(t, dir)
+	for _, p := range left {
+		if _, err := os.Stat(p); err == nil {
+			t.Error(p, "is still there")
+		}
+	}
+	if ks, err := d.Kept(); err != nil || len(ks) != 1 {
+		t.Error("the kept configuration went too:", ks, err)
+	}
+}
+
 func TestLock(t *testing.T) {
 	dir := t.TempDir()
 	d := open(t, dir)

@@ -96,6 +96,8 @@ type Info struct {
 	Rotational bool
 	// Extents is supported.
 	Extents bool
+	// Latched: writes and syncs end with ErrLatched until Store.Reopen.
+	Latched bool
 	// Stable is false for stores that forget everything at Close (mem, null).
 	Stable bool
 }

@@ -188,6 +188,7 @@ func (s *fileStore) Reopen() error {
 	}
 	old.release(false)
 	s.latched.Store(false)
+	s.tellLatch()
 	s.look()
 	s.log.Info("store re-opened", "store", s.spec)
 	return nil

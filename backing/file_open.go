@@ -15,7 +15,10 @@ import (
 func openFile(spec, path string, block bool, o Options) (Store, error) {
 	s := &fileStore{
 		spec: spec, path: path, block: block, readOnly: o.ReadOnly, cache: o.Cache, direct: o.Cache == Direct,
-		log: o.Log, group: o.Group, t0: time.Now(), fdatasync: sys.Fdatasync,
+		log: o.Log, group: o.Group, t0: time.Now(), fdatasync: o.Fdatasync,
+	}
+	if s.fdatasync == nil {
+		s.fdatasync = sys.Fdatasync
 	}
 	d, err := s.openFirst(o)
 	if err != nil {

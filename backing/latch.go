@@ -93,8 +93,19 @@ func (s *fileStore) latch(what string, err error) error {
 	if !s.latched.Swap(true) {
 		s.log.Error("data may be lost: the store refuses writes until it is re-opened",
 			"store", s.spec, "failed", what, "error", err)
+		s.tellLatch()
 	}
 	return fmt.Errorf("%s of %s: %w", what, s.spec, err)
+}
+
+// tellLatch has Info say what is so.
+func (s *fileStore) tellLatch() {
+	s.change(func(i *Info) bool {
+		is := s.latched.Load()
+		changed := i.Latched != is
+		i.Latched = is
+		return changed
+	})
 }
 
 // stableFailed judges the failure of a write that was to be stable. The kernel

@@ -73,6 +73,9 @@ type Options struct {
 	Group *loop.Group
 	// Log hears of what an operator should know; nil is silent.
 	Log *slog.Logger
+	// Fdatasync is called in the place of fdatasync(2), by tests of what happens
+	// when it fails; nil: that itself. It may sleep.
+	Fdatasync func(fd int) error
 }
 
 // OpenError tells a user why a store was not opened and what to do about it.

@@ -141,5 +141,14 @@ func (o *targetUnit) visible(lun uint16) func(scsi.InitiatorID) bool {
 		return nil
 	}
 	patterns := a.masks[lun]
-	return func(id scsi.InitiatorID) bool { return glob.Any(patterns, strings.ToLower(id.Name())) }
+	return func(id scsi.InitiatorID) bool { return masked(patterns, id.Name()) }
+}
+
+func masked(patterns []string, initiator string) bool {
+	return glob.Any(patterns, strings.ToLower(initiator))
+}
+
+// sees tells whether a LUN is there for an initiator.
+func sees(l config.LUN, initiator string) bool {
+	return l.Initiators == "" || masked(l.Initiators.Words(), initiator)
 }

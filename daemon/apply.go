@@ -68,6 +68,7 @@ type change struct {
 	newTargets []*target
 	newPortals []portalObject
 	closed     []*disk // old disks that were closed to be opened anew
+	unshared   []*disk // old disks that prepare has made so
 }
 
 // prepare does what can fail.
@@ -124,7 +125,6 @@ func (x *change) prepare() error {
 		}
 		t := &target{cfg: c, relID: rel, obj: obj}
 		x.newTargets = append(x.newTargets, t)
-		obj.setSole(sole(p.is, &c))
 		obj.setAccess(x.access.targets[name])
 		for _, l := range c.LUNs {
 			k := x.n.disks[l.Disk]
@@ -134,6 +134,7 @@ func (x *change) prepare() error {
 			bad.add(obj.mapLUN(l.LUN, k.obj, readOnly(p.is, l)))
 		}
 	}
+	x.unshare(&bad)
 	if err := bad.err(); err != nil {
 		return err
 	}
@@ -152,6 +153,26 @@ func (x *change) prepare() error {
 		}
 	}
 	return bad.err()
+}
+
+// unshare makes disks no longer shared. Where the places of a disk change too,
+// publish does it afterwards.
+func (x *change) unshare(bad *collect) {
+	p := x.plan
+	moves := func(disk string) bool {
+		return slices.ContainsFunc(slices.Concat(p.unmap, p.remap), func(m mapping) bool { return m.lun.Disk == disk })
+	}
+	for name, o := range p.old.disks {
+		c := p.is.Disk(name)
+		if c == nil || c.Shared || !o.cfg.Shared || x.n.disks[name] != o || moves(name) {
+			continue
+		}
+		if err := o.obj.setShared(false); err != nil {
+			bad.add(place(err, p.cfg, p.cfg.DiskPath(name, "shared")))
+			continue
+		}
+		x.unshared = append(x.unshared, o)
+	}
 }
 
 func missing(path string) bool {
@@ -178,6 +199,10 @@ func (x *change) open(name string, kept state.Disk, bad *collect) {
 	// initiators' doing.
 	oc := c
 	oc.Claim = c.Claim || x.known(name)
+	if o := x.plan.old.disks[name]; o != nil {
+		// It goes to where it was first; publish ends the sharing.
+		oc.Shared = c.Shared || o.cfg.Shared
+	}
 	obj, err := x.d.eng.openDisk(&oc, id, max(time.Until(x.locks), 0))
 	if err != nil {
 		bad.add(place(err, x.plan.cfg, x.plan.cfg.DiskPath(name, "store")))
@@ -265,6 +290,9 @@ func (x *change) undo() {
 	for _, p := range x.newPortals {
 		_ = p.close()
 	}
+	for _, k := range x.unshared {
+		_ = k.obj.setShared(true)
+	}
 	// A changed disk is put back where it was.
 	for _, k := range x.newDisks {
 		if o := x.plan.old.disks[k.cfg.Name]; o != nil {
@@ -329,9 +357,10 @@ func (x *change) publish() {
 	}
 
 	// What comes.
-	for _, m := range p.mapIn {
-		// Before the disk is there, for who logs in right now.
-		x.n.targets[m.target].obj.setSole(sole(p.is, p.is.Target(m.target)))
+	for name, k := range x.n.disks {
+		if c := p.is.Disk(name); c != nil && c.Shared {
+			trouble("disk "+name, k.obj.setShared(true))
+		}
 	}
 	for _, m := range p.mapIn {
 		trouble("LUN "+lunName(m.target, m.lun.LUN), x.n.targets[m.target].obj.mapLUN(m.lun.LUN, x.n.disks[m.lun.Disk].obj, readOnly(p.is, m.lun)))
@@ -348,7 +377,6 @@ func (x *change) publish() {
 	for name, t := range x.n.targets {
 		nt := *t
 		nt.cfg = *p.is.Target(name)
-		t.obj.setSole(sole(p.is, &nt.cfg))
 		x.n.targets[name] = &nt
 	}
 	for name, k := range x.n.disks {
@@ -359,6 +387,11 @@ func (x *change) publish() {
 			}
 			nk.cfg = *c
 			x.n.disks[name] = &nk
+		}
+	}
+	for name, k := range x.n.disks {
+		if c := p.is.Disk(name); c != nil && !c.Shared {
+			trouble("disk "+name, k.obj.setShared(false))
 		}
 	}
 	for _, o := range x.newPortals {

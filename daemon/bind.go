@@ -43,6 +43,7 @@ type core struct {
 	log   *slog.Logger
 	group *loop.Group
 	srv   *iscsi.Server
+	open  func(spec string, o backing.Options) (backing.Store, error)
 
 	mu    sync.Mutex
 	names map[string]string // target names by iSCSI name
@@ -55,17 +56,22 @@ type core struct {
 
 func (c *core) observe(f func(kind, name, detail string)) { c.tell = f }
 
-func newEngine(cfg *config.Config, log *slog.Logger, files []*os.File) (engine, error) {
+func newEngine(cfg *config.Config, o *Options) (engine, error) {
+	log, files := o.Log, o.Inherited
 	g, err := loop.NewGroup(loop.Config{Loops: cfg.Loops, Slabs: slab.New(int64(cfg.Memory)), Log: log})
 	if err != nil {
 		closeFiles(files)
 		return nil, &Error{Code: CodeInternal, Object: "loops", Message: "cannot be started: " + err.Error(), Hint: "look at the limits of processes, threads and open files (ulimit -a)", Err: err}
 	}
-	return &core{
-		log: log, group: g, names: map[string]string{},
+	c := &core{
+		log: log, group: g, names: map[string]string{}, open: o.open,
 		files: files, inherited: inherit(files),
 		srv: iscsi.NewServer(iscsi.Config{Group: g, Log: log}),
-	}, nil
+	}
+	if c.open == nil {
+		c.open = backing.Open
+	}
+	return c, nil
 }
 
 // unit is a diskObject.
@@ -76,6 +82,10 @@ type unit struct {
 	u    *scsi.Unit
 
 	stopWatch func()
+	told      struct {
+		sync.Mutex
+		last *backing.Info
+	}
 }
 
 func (c *core) openDisk(d *config.Disk, id state.Disk, wait time.Duration) (diskObject, error) {
@@ -84,7 +94,7 @@ func (c *core) openDisk(d *config.Disk, id state.Disk, wait time.Duration) (disk
 		return nil, &Error{Code: CodeInvalid, Object: "disk " + d.Name, Message: err.Error(), Err: err}
 	}
 	log := c.log.With("disk", d.Name)
-	st, err := backing.Open(d.Store, backing.Options{
+	st, err := c.open(d.Store, backing.Options{
 		Size: int64(d.Size), Create: d.Create, ReadOnly: d.ReadOnly, Cache: cache, Claimed: d.Claim,
 		LockWait: wait, Group: c.group, Log: log,
 	})
@@ -106,7 +116,7 @@ func (c *core) openDisk(d *config.Disk, id state.Disk, wait time.Duration) (disk
 		// What is not written is not discarded either: a read-only disk is as
 		// thin as its user says.
 		Thin:    d.Thin && (info.DiscardGranularity > 0 || info.ReadOnly),
-		Shared:  true, // whole targets are guarded, by targetUnit.setSole
+		Shared:  d.Shared,
 		OnError: onError(d.OnError),
 		OnState: func(s scsi.UnitState) {
 			if s.Stopped {
@@ -122,15 +132,26 @@ func (c *core) openDisk(d *config.Disk, id state.Disk, wait time.Duration) (disk
 		return nil, &Error{Code: CodeInvalid, Object: "disk " + d.Name, Message: strings.TrimPrefix(err.Error(), "disk "+d.Name+": "), Err: err}
 	}
 	k := &unit{name: d.Name, c: c, st: st, u: u}
-	size := info.Size
-	// Watchers are called one after the other.
-	k.stopWatch = st.Watch(func(i *backing.Info) {
-		if i.Size != size {
-			c.tell("disk", d.Name, fmt.Sprintf("size %s -> %s", config.Size(size), config.Size(i.Size)))
-			size = i.Size
-		}
-	})
+	k.told.last = info
+	k.stopWatch = st.Watch(func(*backing.Info) { k.storeChanged() })
 	return k, nil
+}
+
+// storeChanged tells what is new about the store.
+func (k *unit) storeChanged() {
+	k.told.Lock()
+	defer k.told.Unlock()
+	was, is := k.told.last, k.st.Info()
+	k.told.last = is
+	if is.Size != was.Size {
+		k.c.tell("disk", k.name, fmt.Sprintf("size %s -> %s", config.Size(was.Size), config.Size(is.Size)))
+	}
+	if is.Latched && !was.Latched {
+		k.c.tell("disk", k.name, "latched: a sync failed, writes are refused until it is resumed")
+	}
+	if was.Latched && !is.Latched {
+		k.c.tell("disk", k.name, "re-opened")
+	}
 }
 
 // storeError is what a store's failure is to the user of a disk.
@@ -212,6 +233,15 @@ func onError(p config.OnError) scsi.OnError {
 	return v
 }
 
+func (k *unit) setShared(on bool) error {
+	err := k.u.SetShared(on)
+	var se *scsi.SharingError
+	if errors.As(err, &se) {
+		return sharingError("disk "+k.name, se)
+	}
+	return err
+}
+
 func (k *unit) setOnError(p config.OnError) { k.u.SetOnError(onError(p)) }
 
 func (k *unit) resume() error {
@@ -224,7 +254,6 @@ func (k *unit) resume() error {
 			}
 			return e
 		}
-		k.c.tell("disk", k.name, "re-opened")
 	}
 	if err := k.u.Resume(); err != nil {
 		return &Error{Code: CodeInternal, Object: "disk " + k.name, Message: trimDisk(k.name, err), Hint: "see to its store, then resume it again", Err: err}
@@ -324,11 +353,8 @@ type targetUnit struct {
 	iscsi  *config.TargetISCSI
 	tg     *scsi.Target
 	port   *scsi.Port
-	sole   atomic.Bool
 	access atomic.Pointer[access]
 }
-
-func (o *targetUnit) setSole(on bool) { o.sole.Store(on) }
 
 func (c *core) newTarget(t *config.Target, relID uint16) (targetObject, error) {
 	o := &targetUnit{c: c, name: t.Name, iscsi: t.ISCSI, tg: scsi.NewTarget(scsi.TargetConfig{Name: t.Name, Log: c.log.With("target", t.Name)})}
@@ -345,9 +371,24 @@ func (c *core) newTarget(t *config.Target, relID uint16) (targetObject, error) {
 
 func (o *targetUnit) mapLUN(lun uint16, d diskObject, readOnly bool) error {
 	if err := o.tg.Map(lun, d.(*unit).u, scsi.MapOptions{ReadOnly: readOnly, Visible: o.visible(lun)}); err != nil {
-		return &Error{Code: CodeInternal, Object: "LUN " + lunName(o.name, lun), Message: err.Error(), Err: err}
+		return mapError(lunName(o.name, lun), err)
 	}
 	return nil
+}
+
+// mapError is a mapping's failure.
+func mapError(lun string, err error) error {
+	var se *scsi.SharingError
+	if errors.As(err, &se) {
+		return sharingError("lun "+lun, se)
+	}
+	return &Error{Code: CodeInternal, Object: "lun " + lun, Message: err.Error(), Err: err}
+}
+
+// sharingError says who stands in the way of a disk that is not shared.
+func sharingError(object string, se *scsi.SharingError) *Error {
+	return &Error{Code: CodeBusy, Object: object, Err: se,
+		Message: notSharedMessage(object, se.Disk, []string{se.Holder, se.Initiator}), Hint: notSharedHint}
 }
 
 func (o *targetUnit) unmapLUN(lun uint16, deadline time.Duration) error {
@@ -364,7 +405,7 @@ func (o *targetUnit) remapLUN(lun uint16, readOnly bool, deadline time.Duration)
 		return err
 	})
 	if err != nil {
-		return &Error{Code: CodeInternal, Object: "LUN " + lunName(o.name, lun), Message: err.Error(), Err: err}
+		return mapError(lunName(o.name, lun), err)
 	}
 	if n != 0 {
 		return &Error{Code: CodeTimeout, Object: "LUN " + lunName(o.name, lun), Message: fmt.Sprintf("%d commands did not leave the store within %v", n, deadline.Round(time.Millisecond)), Hint: "look at the device below the disk"}
@@ -373,7 +414,7 @@ func (o *targetUnit) remapLUN(lun uint16, readOnly bool, deadline time.Duration)
 }
 
 func (o *targetUnit) export() error {
-	err := o.c.srv.AddTarget(iscsi.TargetConfig{Name: o.iscsi.IQN, Alias: o.iscsi.Alias, Target: o.tg, Port: o.port, TPGT: portalGroup, Sole: o.sole.Load, Access: o.login()})
+	err := o.c.srv.AddTarget(iscsi.TargetConfig{Name: o.iscsi.IQN, Alias: o.iscsi.Alias, Target: o.tg, Port: o.port, TPGT: portalGroup, Access: o.login()})
 	if err != nil {
 		return &Error{Code: CodeInternal, Object: "target " + o.name, Message: err.Error(), Err: err}
 	}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/config"
 	"github.com/vtgt/vtgt/daemon/state"
 )
@@ -32,6 +33,9 @@ type Options struct {
 	// Inherited are sockets that were bound before (socket activation). A portal
 	// whose address one of them has takes that. They become the daemon's.
 	Inherited []*os.File
+
+	// open opens stores; tests put faults into them.
+	open func(spec string, o backing.Options) (backing.Store, error)
 }
 
 // Daemon is a running object graph. Its methods may be called from any goroutine.
@@ -61,7 +65,7 @@ func New(file string, text []byte, o Options) (*Daemon, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	eng, err := newEngine(cfg, o.Log, o.Inherited)
+	eng, err := newEngine(cfg, &o)
 	if err != nil {
 		return nil, AsErrors(err)
 	}

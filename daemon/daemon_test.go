@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/vtgt/vtgt/iscsi/iscsitest"
-	"github.com/vtgt/vtgt/iscsi/pdu"
 )
 
 const (
@@ -56,7 +55,13 @@ func (w *world) config(body string, portals ...string) []byte {
 
 func (w *world) start(text []byte) *Daemon {
 	w.t.Helper()
-	d, err := New("f.yaml", text, Options{LockWait: -1, DrainTime: 3 * time.Second})
+	return w.startWith(text, Options{})
+}
+
+func (w *world) startWith(text []byte, o Options) *Daemon {
+	w.t.Helper()
+	o.LockWait, o.DrainTime = -1, 3*time.Second
+	d, err := New("f.yaml", text, o)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -431,26 +436,6 @@ func TestGrow(t *testing.T) {
 	r = run(t, c, iscsitest.Command{CDB: []byte{0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0}, In: 8})
 	if !bytes.Equal(r.In, []byte{0, 0, 0x03, 0xff, 0, 0, 2, 0}) {
 		t.Errorf("capacity %x", r.In)
-	}
-}
-
-func TestSole(t *testing.T) {
-	w := newWorld(t)
-	w.file("a.img", 1<<20)
-	d := w.start(w.config(w.one()))
-	dial(t, d, iqn1, host)
-	var le *iscsitest.LoginError
-	if _, err := tryDial(d, iqn1, host+"2"); !errors.As(err, &le) || le.Status != pdu.LoginAuthorizationFailure {
-		t.Fatalf("a second initiator at a disk that is not shared: %v", err)
-	}
-	shared := []byte(strings.Replace(string(w.config(w.one())), "a.img\"", "a.img\", shared: true", 1))
-	if _, err := d.Apply("f.yaml", shared, ApplyOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	dial(t, d, iqn1, host+"2")
-	awaitSessions(t, d, 2)
-	if _, err := d.Apply("f.yaml", w.config(w.one()), ApplyOptions{}); err == nil || AsErrors(err)[0].Code != CodeBusy {
-		t.Errorf("no longer shared while two are logged in: %v", err)
 	}
 }
 

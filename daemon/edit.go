@@ -127,7 +127,7 @@ func (d *Daemon) freeDisk(g *graph, name string, force bool) (ops []config.Op, e
 			}
 			ops = append(ops, config.Op{Action: config.Remove, Kind: "lun", Name: t.Name, LUN: l.LUN})
 			at = append(at, fmt.Sprintf("LUN %d of target %s", l.LUN, t.Name))
-			who = append(who, users(ss, t.Name)...)
+			who = append(who, users(ss, t.Name, l)...)
 		}
 	}
 	if len(at) == 0 || force {
@@ -150,11 +150,12 @@ func enumerate(s []string) string {
 	return strings.Join(s, ", ")
 }
 
-// users names the nexuses of a target: initiator port, address, session.
-func users(sessions []Session, target string) []string {
+// users names the nexuses that see LUN l of a target: initiator port, address,
+// session.
+func users(sessions []Session, target string, l config.LUN) []string {
 	var out []string
 	for i := range sessions {
-		if s := &sessions[i]; s.Target == target && !s.Discovery {
+		if s := &sessions[i]; s.Target == target && !s.Discovery && sees(l, s.Initiator) {
 			out = append(out, s.user())
 		}
 	}

@@ -43,6 +43,9 @@ type diskObject interface {
 	status() diskState
 	// resize makes the store size bytes long; a shorter one is cut.
 	resize(size int64) error
+	// setShared says whether initiators of several names may write it; not
+	// that they may not where they can at present.
+	setShared(on bool) error
 	// setOnError changes what happens at errors to come.
 	setOnError(p config.OnError)
 	// resume re-opens a store that refuses writes, and lets a unit that stopped
@@ -72,10 +75,6 @@ type targetObject interface {
 	unmapLUN(lun uint16, deadline time.Duration) error
 	// remapLUN changes how a LUN is mapped; its commands go on.
 	remapLUN(lun uint16, readOnly bool, deadline time.Duration) error
-	// setSole says whether initiators of one name only may be logged in at a
-	// time, because the target has disks that they may write and that are not
-	// shared.
-	setSole(on bool)
 	// setAccess says who may log in from now on, and which LUNs that mapLUN and
 	// remapLUN map from now on are seen by whom.
 	setAccess(a *access)

@@ -81,6 +81,7 @@ func (e *fakeEngine) openDisk(d *config.Disk, _ state.Disk, _ time.Duration) (di
 func (k *fakeDisk) status() diskState         { return diskState{size: 1 << 20} }
 func (k *fakeDisk) resize(int64) error        { return k.e.do("resize", k.cfg.Name) }
 func (k *fakeDisk) setOnError(config.OnError) {}
+func (k *fakeDisk) setShared(bool) error      { return nil }
 func (k *fakeDisk) resume() error             { return k.e.do("resume", k.cfg.Name) }
 func (k *fakeDisk) flush(time.Duration) error { return k.e.do("flush", k.cfg.Name) }
 func (k *fakeDisk) close(deadline time.Duration) error {
@@ -138,7 +139,6 @@ func (o *fakeTarget) unmapLUN(lun uint16, _ time.Duration) error {
 }
 func (o *fakeTarget) remapLUN(uint16, bool, time.Duration) error { return nil }
 func (o *fakeTarget) setAccess(*access)                          {}
-func (o *fakeTarget) setSole(bool)                               {}
 func (o *fakeTarget) export() error                              { o.e.flip("export "+o.name, true); return nil }
 func (o *fakeTarget) unexport(time.Duration) error               { o.e.flip("export "+o.name, false); return nil }
 func (o *fakeTarget) close()                                     { o.e.flip("target "+o.name, false) }

@@ -55,6 +55,12 @@ func (g *graph) clone() *graph {
 	return &n
 }
 
+// readOnly tells whether the store of a disk was opened so.
+func (g *graph) readOnly(disk string) bool {
+	k := g.disks[disk]
+	return k != nil && k.obj.status().readOnly
+}
+
 // placesOf lists the places "TARGET/NUMBER" of all disks.
 func placesOf(c *config.Config) map[string][]string {
 	m := make(map[string][]string, len(c.Disks))

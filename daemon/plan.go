@@ -3,7 +3,6 @@ package daemon
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/vtgt/vtgt/config"
 )
@@ -16,10 +15,9 @@ type plan struct {
 	// was and is are the two configurations with their objects by name.
 	was, is *config.Index
 	force   bool
-	// users are those logged in by target; places the LUNs of the old
-	// configuration by disk.
-	users  map[string][]string
-	places map[string][]string
+	// sessions are the normal ones, users what they are called, by target.
+	sessions []Session
+	users    map[string][]string
 
 	open   []string // disks to open, in the order of cfg
 	resize []string // disks whose store changes its size while it is served
@@ -49,9 +47,10 @@ type mapping struct {
 // makePlan refuses what needs a restart, and, without force, what takes something
 // away from initiators that are logged in; the error then holds every refusal.
 func makePlan(old *graph, cfg *config.Config, sessions []Session, force bool) (*plan, error) {
-	p := &plan{old: old, cfg: cfg, was: old.cfg.Index(), is: cfg.Index(), force: force, users: map[string][]string{}, places: placesOf(old.cfg)}
+	p := &plan{old: old, cfg: cfg, was: old.cfg.Index(), is: cfg.Index(), force: force, users: map[string][]string{}}
 	for i := range sessions {
 		if s := &sessions[i]; !s.Discovery {
+			p.sessions = append(p.sessions, *s)
 			p.users[s.Target] = append(p.users[s.Target], s.user())
 		}
 	}
@@ -63,7 +62,8 @@ func makePlan(old *graph, cfg *config.Config, sessions []Session, force bool) (*
 		p.settings(&bad)
 	}
 	p.disks(&bad)
-	p.targets(&bad, sessions)
+	p.targets(&bad)
+	p.sharing(&bad)
 	p.portals(&bad, sessions)
 	return p, bad.err()
 }
@@ -97,7 +97,7 @@ func (p *plan) settings(bad *collect) {
 	refuse("memory", a.Memory, b.Memory)
 }
 
-func (p *plan) targets(bad *collect, sessions []Session) {
+func (p *plan) targets(bad *collect) {
 	old := p.old.cfg
 	for i := range old.Targets {
 		t := &old.Targets[i]
@@ -123,16 +123,6 @@ func (p *plan) targets(bad *collect, sessions []Session) {
 			p.replaceTargets = append(p.replaceTargets, t.Name)
 			continue
 		}
-		if len(p.users[t.Name]) > 1 && sole(p.is, t) {
-			who := initiators(sessions, t.Name)
-			if len(who) < 2 {
-				goto luns
-			}
-			bad.add(&Error{Code: CodeBusy, Object: "target " + t.Name,
-				Message: "would have a disk that is not shared, but several initiators are logged in (" + strings.Join(who, ", ") + ")",
-				Hint:    "write shared: true at its disks if the initiators know of each other, or log out all but one"})
-		}
-	luns:
 		was, is := lunsByNumber(o), lunsByNumber(t)
 		for _, l := range o.LUNs {
 			if p.old.disks[l.Disk] == nil {
@@ -141,7 +131,7 @@ func (p *plan) targets(bad *collect, sessions []Session) {
 			n, stays := is[l.LUN]
 			if stays = stays && n.Disk == l.Disk; !stays {
 				p.unmap = append(p.unmap, mapping{t.Name, l})
-				p.inUse(bad, "lun "+lunName(t.Name, l.LUN), "is taken away", p.users[t.Name], "have them let go of it and log them out first, or use --force: commands under way are aborted")
+				p.inUse(bad, "lun "+lunName(t.Name, l.LUN), "is taken away", users(p.sessions, t.Name, l), "have them let go of it and log them out first, or use --force: commands under way are aborted")
 				continue
 			}
 			// What the store itself refuses is no change of the place.
@@ -166,15 +156,46 @@ func sameExport(a, b *config.Target) bool {
 	return a.ISCSI.IQN == b.ISCSI.IQN && a.ISCSI.Alias == b.ISCSI.Alias
 }
 
-// sole tells whether initiators of one name only may use target t of c: it has a
-// disk that they may write and that is not shared.
-func sole(c *config.Index, t *config.Target) bool {
-	for _, l := range t.LUNs {
-		if d := c.Disk(l.Disk); d != nil && !d.Shared && !d.ReadOnly && !l.ReadOnly {
-			return true
+// sharing refuses what would have initiators of two names write a disk that is not
+// shared. The core sees to it too, but when it is too late to refuse all of it.
+func (p *plan) sharing(bad *collect) {
+	writers := map[string][]string{} // initiators by disk
+	for i := range p.cfg.Targets {
+		t := &p.cfg.Targets[i]
+		if p.was.Target(t.Name) == nil || slices.Contains(p.replaceTargets, t.Name) {
+			continue // nobody is there
+		}
+		for _, l := range t.LUNs {
+			d := p.is.Disk(l.Disk)
+			if d == nil || d.Shared || readOnly(p.is, l) || p.old.readOnly(d.Name) && !slices.Contains(p.reopen, d.Name) {
+				continue
+			}
+			for j := range p.sessions {
+				if s := &p.sessions[j]; s.Target == t.Name && sees(l, s.Initiator) {
+					writers[d.Name] = append(writers[d.Name], s.Initiator)
+				}
+			}
 		}
 	}
-	return false
+	for i := range p.cfg.Disks {
+		name := p.cfg.Disks[i].Name
+		who := writers[name]
+		slices.Sort(who)
+		if who = slices.Compact(who); len(who) > 1 {
+			object := "disk " + name
+			bad.add(&Error{Code: CodeBusy, Object: object, Message: notSharedMessage(object, name, who), Hint: notSharedHint})
+		}
+	}
+}
+
+const notSharedHint = "write shared: true at the disk if the initiators know of each other; else log out all but one, map it read-only, or give each a LUN of its own (initiators:)"
+
+// notSharedMessage names the disk unless it is the object of the message.
+func notSharedMessage(object, disk string, who []string) string {
+	if disk = "disk " + disk + " "; object+" " == disk {
+		disk = ""
+	}
+	return disk + "is not shared, but several initiators that are logged in could write it: " + enumerate(who)
 }
 
 // force notes what is done by force; false: it is not to be.
@@ -230,10 +251,12 @@ func (p *plan) disks(bad *collect) {
 		// In use by what it was, and by what it is to be: a session that will
 		// find the disk in its target afterwards would see it change.
 		var who []string
-		for _, l := range p.places[d.Name] {
-			t, _, _ := strings.Cut(l, "/")
-			if p.is.Target(t) != nil {
-				who = append(who, p.users[t]...)
+		for j := range p.old.cfg.Targets {
+			t := &p.old.cfg.Targets[j]
+			for _, l := range t.LUNs {
+				if l.Disk == d.Name && p.is.Target(t.Name) != nil {
+					who = append(who, users(p.sessions, t.Name, l)...)
+				}
 			}
 		}
 		if len(who) > 0 && !force(p, "disk "+d.Name+" is closed and opened again, commands under way are aborted: "+enumerate(who)) {
@@ -291,16 +314,4 @@ func (p *plan) portals(bad *collect, sessions []Session) {
 			p.inUse(bad, "portal "+a, "takes no more logins", portalUsers(sessions, o.addr()), "log them out first, or use --force: they go on, but cannot come back by it")
 		}
 	}
-}
-
-// initiators names who is logged in to a target, sorted.
-func initiators(sessions []Session, target string) []string {
-	var out []string
-	for _, s := range sessions {
-		if s.Target == target && !s.Discovery {
-			out = append(out, s.Initiator)
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
 }

@@ -131,7 +131,7 @@ func (c *conn) open() error {
 		return err
 	}
 	c.lastIn = c.sh.l.Now()
-	c.sh.l.After(&c.timer, tick)
+	c.sh.l.After(&c.timer, c.srv.tick)
 	c.pump()
 	c.rearm()
 	c.obey(c.sess.told)
@@ -275,8 +275,6 @@ func (c *conn) cutOff() {
 	c.sess.notice(c)
 }
 
-const tick = time.Second
-
 // Expired looks after a silent peer and after one that owes.
 func (n *connTimer) Expired(*loop.Timer) {
 	c := (*conn)(n)
@@ -314,5 +312,5 @@ func (n *connTimer) Expired(*loop.Timer) {
 		c.complain(peerStalled, "a missing command did not come, session dropped", "CmdSN", c.sess.expCmdSN, "for", l.StallTimeout)
 		c.sess.stop(orderDrop)
 	}
-	c.sh.l.After(&c.timer, tick)
+	c.sh.l.After(&c.timer, c.srv.tick)
 }

@@ -267,7 +267,7 @@ func FuzzConn(f *testing.F) {
 			ins = [][]byte{b[2 : 2+half], b[2+half:]}
 		}
 		p.MaxConnections = 2
-		s, st := srv.admit(&p, SessionInfo{})
+		s, st, _ := srv.admit(&p, SessionInfo{})
 		if st != pdu.LoginSuccess {
 			t.Fatal(st)
 		}

@@ -157,6 +157,7 @@ func (s *Server) runLogin(nc net.Conn) error {
 	remote, _ := netip.ParseAddrPort(nc.RemoteAddr().String())
 	info := SessionInfo{Portal: nc.LocalAddr().String(), Peer: nc.RemoteAddr().String(), local: unmap(local), remote: unmap(remote).Addr()}
 	var sess *session
+	var why error
 	cfg := s.login
 	e := &entrance{srv: s, peer: info.remote, next: cfg.Auth}
 	cfg.Lookup, cfg.Auth = e.lookup, e
@@ -167,7 +168,7 @@ func (s *Server) runLogin(nc net.Conn) error {
 			p.TSIH = 1
 			return s.admitDiscovery()
 		}
-		sess, st = s.admit(p, info)
+		sess, st, why = s.admit(p, info)
 		return st
 	}
 	m := login.New(cfg)
@@ -203,7 +204,10 @@ func (s *Server) runLogin(nc net.Conn) error {
 		case login.Done:
 		default:
 			err := m.Err()
-			if err == nil {
+			switch {
+			case why != nil:
+				err = why
+			case err == nil:
 				err = fmt.Errorf("refused: %v", m.Status())
 			}
 			p := m.Params()

@@ -84,3 +84,12 @@ func (l Limits) withDefaults() Limits {
 	def(&l.StallTimeout, time.Minute)
 	return l
 }
+
+// tick is how often a connection looks whether one of its times is over.
+func (l Limits) tick() time.Duration {
+	t := min(4*time.Second, l.StallTimeout, l.PingTimeout)
+	if l.PingInterval > 0 {
+		t = min(t, l.PingInterval)
+	}
+	return max(t/4, 10*time.Millisecond)
+}

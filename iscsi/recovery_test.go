@@ -205,7 +205,7 @@ func TestRejectHasAHS(t *testing.T) {
 
 // Data that never come, and a command that never comes.
 func TestStall(t *testing.T) {
-	r := newRig(t, rigOptions{quiet: true, limits: Limits{StallTimeout: time.Second}})
+	r := newRig(t, rigOptions{quiet: true, limits: Limits{StallTimeout: 600 * time.Millisecond}})
 	_, cs := r.several(r.login(), 2)
 	owing(t, cs[1], 0, make([]byte, 4096))
 	if err := cs[1].Closed(5 * time.Second); err != nil {
@@ -231,7 +231,7 @@ func TestStall(t *testing.T) {
 	c := r.other(1)
 	k := owing(t, c, 0, make([]byte, 4096))
 	for i := range 8 {
-		time.Sleep(400 * time.Millisecond)
+		time.Sleep(150 * time.Millisecond)
 		if err := c.Send(c.DataOut(k, k.R2Ts[0].TTT(), uint32(i), i*512, make([]byte, 512), i == 7)); err != nil {
 			t.Fatal(err)
 		}

@@ -41,6 +41,7 @@ type Server struct {
 	journal     journal
 	shards      map[*loop.Loop]*shard
 	logoutGrace time.Duration
+	tick        time.Duration // how often connections look after their peers
 
 	handshakes sync.WaitGroup // goroutines of portals and logins
 
@@ -66,10 +67,6 @@ type TargetConfig struct {
 	Target *scsi.Target
 	Port   *scsi.Port
 	TPGT   uint16 // target portal group tag
-	// Sole is asked at each login; true lets initiators of one name only log in
-	// at a time, because they may write what is not shared. Others are refused
-	// (0202h). Nil: never. It must not block.
-	Sole func() bool
 	// Access says who may log in; nil: everybody. SetAccess changes it.
 	Access *Access
 }
@@ -113,7 +110,7 @@ func NewServer(c Config) *Server {
 	s := &Server{
 		group: c.Group, log: c.Log, limits: c.Limits.withDefaults(), login: c.Login,
 		shards:      make(map[*loop.Loop]*shard),
-		logoutGrace: time.Second,
+		logoutGrace: time.Second, tick: c.Limits.withDefaults().tick(),
 		portals:     make(map[*Portal]struct{}),
 		targets:     make(map[string]*target),
 		sessions:    make(map[sessionKey]*session),
@@ -342,7 +339,11 @@ func (s *Server) forget(x *session) {
 	if s.sessions[x.key] == x {
 		delete(s.sessions, x.key)
 	}
+	began := x.admitted
 	s.mu.Unlock()
+	if !began {
+		return // its login was refused
+	}
 	s.log.Info("iscsi: session ended", "target", x.key.target, "initiator", x.key.initiator,
 		"peer", x.info.Peer, "stuck", x.stuck.Load())
 }
@@ -431,7 +432,8 @@ func (s *Server) reachable(local netip.AddrPort) []netip.AddrPort {
 
 // admit makes the session of a login that is about to end well: an older one of the
 // same initiator port with the same target ends first (RFC 7143 §6.3.5).
-func (s *Server) admit(p *login.Params, info SessionInfo) (*session, pdu.LoginStatus) {
+// The error is why not, where there is more to say than the status does.
+func (s *Server) admit(p *login.Params, info SessionInfo) (*session, pdu.LoginStatus, error) {
 	key := keyOf(p, info.nameOnly)
 	until := time.Now().Add(s.limits.LoginTimeout)
 	for {
@@ -440,10 +442,10 @@ func (s *Server) admit(p *login.Params, info SessionInfo) (*session, pdu.LoginSt
 		switch {
 		case s.closed:
 			s.mu.Unlock()
-			return nil, pdu.LoginServiceUnavailable
+			return nil, pdu.LoginServiceUnavailable, nil
 		case t == nil:
 			s.mu.Unlock()
-			return nil, pdu.LoginNotFound
+			return nil, pdu.LoginNotFound, nil
 		case p.TSIH != 0:
 			_, st := s.further(p, info.nameOnly)
 			s.mu.Unlock()
@@ -458,28 +460,21 @@ func (s *Server) admit(p *login.Params, info SessionInfo) (*session, pdu.LoginSt
 			if st != pdu.LoginSuccess {
 				old = nil
 			}
-			return old, st
+			return old, st, nil
 		case old != nil:
 			s.mu.Unlock()
 			s.log.Info("iscsi: session reinstated", "target", key.target, "initiator", key.initiator)
 			old.stop(orderEnd)
 			if wait([]*session{old}, until) > 0 {
-				return nil, pdu.LoginServiceUnavailable
+				return nil, pdu.LoginServiceUnavailable, nil
 			}
 			continue
-		case t.Sole != nil && t.Sole() && s.other(t, p.InitiatorName) != nil:
-			holder := s.other(t, p.InitiatorName).key.initiator
-			s.mu.Unlock()
-			if s.journal.note(badLogin) {
-				s.journal.line(badLogin, "login refused: another initiator has the target, and its disks are not shared", "target", key.target, "initiator", key.initiator, "peer", info.Peer, "holder", holder)
-			}
-			return nil, pdu.LoginAuthorizationFailure
 		case len(s.sessions) >= s.limits.Sessions:
 			s.mu.Unlock()
 			if s.journal.note(tooManySessions) {
 				s.journal.line(tooManySessions, "too many sessions, login refused", "limit", s.limits.Sessions, "initiator", key.initiator)
 			}
-			return nil, pdu.LoginOutOfResources
+			return nil, pdu.LoginOutOfResources, nil
 		}
 		x := s.newSession(t, key, p, info)
 		s.sessions[key] = x
@@ -487,29 +482,17 @@ func (s *Server) admit(p *login.Params, info SessionInfo) (*session, pdu.LoginSt
 		p.TSIH = x.info.TSIH
 		x.l.AddLoad(1)
 		if err := t.attach(x); err != nil {
-			s.log.Warn("iscsi: login refused", "target", key.target, "initiator", key.initiator, "peer", info.Peer, "error", err)
 			x.l.Do(func() { x.ended, x.detached = true, true; x.finish() })
 			if errors.Is(err, scsi.ErrNotShared) {
-				return nil, pdu.LoginAuthorizationFailure
+				return nil, pdu.LoginAuthorizationFailure, err
 			}
-			return nil, pdu.LoginOutOfResources
+			return nil, pdu.LoginOutOfResources, err
 		}
 		s.mu.Lock()
 		x.admitted = true
 		s.mu.Unlock()
-		return x, pdu.LoginSuccess
+		return x, pdu.LoginSuccess, nil
 	}
-}
-
-// other is a session of t that belongs to another initiator, nil if there is none.
-// Under mu.
-func (s *Server) other(t *target, initiator string) *session {
-	for _, x := range s.sessions {
-		if x.target == t && x.key.initiator != initiator {
-			return x
-		}
-	}
-	return nil
 }
 
 // newSession makes a session with a TSIH. Under mu.

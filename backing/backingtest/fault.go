@@ -78,6 +78,9 @@ type Fault struct {
 // NewFault wraps st. Fault.Close closes it.
 func NewFault(st backing.Store) *Fault { return &Fault{Store: st} }
 
+// Stats are the store's.
+func (f *Fault) Stats() backing.Stats { return backing.StatsOf(f.Store) }
+
 // Inject adds a rule after those that are there.
 func (f *Fault) Inject(r Rule) {
 	f.mu.Lock()

@@ -171,6 +171,11 @@ func TestStop(t *testing.T) {
 				if s := h.sawStates(4); !s[0].Stopped || s[1].Stopped || !s[2].Stopped || s[3].Stopped {
 					t.Errorf("OnState heard of %+v", s)
 				}
+				// Done comes before the counters are lowered and published.
+				for _, l := range h.Group.Loops() {
+					l.Do(func() {})
+					l.Do(func() {})
+				}
 				if st := h.Unit.Stats(); st.Held != 0 || st.InFlight != 0 || st.Waiting != 0 || st.Errors != [16]uint64{scsi.UnitAttention: 2} {
 					t.Errorf("%+v", st)
 				}

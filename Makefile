@@ -24,7 +24,7 @@ version := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 tools   := $(GO) run ./internal/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help deps toolchain need-go build run test test-unit test-full test-race-short test-guest bench-once race lint fuzz-short soak conformance bench install clean
+.PHONY: help deps toolchain need-go build run test test-unit test-full test-one-cpu test-race-short test-guest bench-once race lint fuzz-short soak conformance bench install clean
 
 help: ## this list
 	@echo 'vtgt $(version): make TARGET'
@@ -58,8 +58,8 @@ run: build ## build, then serve a 1 GiB sparse disk under .vtgt/ on 127.0.0.1 (n
 
 test: ## everything once: lint, unit, clients, race, fuzz, conformance, benchmarks (< 15 min on 2 cores)
 	$(MAKE) lint
-	$(MAKE) test-unit
 	$(MAKE) test-full
+	$(MAKE) test-one-cpu
 	$(MAKE) test-race-short
 	$(MAKE) fuzz-short FUZZTIME=$(FUZZTIME)
 	$(MAKE) bench-once
@@ -68,19 +68,22 @@ test: ## everything once: lint, unit, clients, race, fuzz, conformance, benchmar
 	$(MAKE) bench BENCHFLAGS=-quick
 	@echo 'make test: all parts passed'
 
-test-unit: need-go ## go test -short, on all cores and with GOMAXPROCS=1 (Go only, < 60 s)
-	$(GO) test -short -timeout 120s ./...
-	GOMAXPROCS=1 $(GO) test -short -timeout 240s -count=1 ./...
+test-unit: need-go ## go test -short (Go only, < 60 s)
+	$(GO) test -short -timeout 300s ./...
+
+# Some faults show only where loops, workers and tests take turns on one processor.
+test-one-cpu: need-go ## the same with GOMAXPROCS=1
+	GOMAXPROCS=1 $(GO) test -short -timeout 600s ./...
 
 test-full: need-go ## every test, also those that drive qemu-img and libiscsi's programs
 	@$(call need,qemu-img,qemu-utils)
 	@$(call need,iscsi-ls,libiscsi-bin)
 	@$(call need,iscsi-test-cu,libiscsi-bin)
-	$(GO) test -timeout 300s ./...
+	$(GO) test -timeout 600s ./...
 
 test-race-short: need-go
 	@$(call need,gcc,gcc)
-	CGO_ENABLED=1 $(GO) test -race -short -timeout 300s ./...
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 600s ./...
 
 # Emulated guests (TCG): one at a time.
 test-guest: need-go guest-tools ## Linux in QEMU: open-iscsi against vtgt; vtgt that loses power or is killed (2 to 4 min)

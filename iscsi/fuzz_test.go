@@ -238,7 +238,7 @@ func FuzzConn(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Cleanup(g.Close)
-	srv := NewServer(Config{Group: g, Limits: Limits{Window: 16, SessionMemory: 6 << 20}})
+	srv := NewServer(Config{Group: g, Limits: Limits{Window: 16, SessionMemory: 6 << 20, MaxTransfer: 6 << 20}})
 	core := &fakeCore{}
 	tgt := &target{TargetConfig: TargetConfig{Name: rigTarget}}
 	tgt.attach = func(s *session) error {

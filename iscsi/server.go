@@ -29,6 +29,10 @@ type Config struct {
 	// Login is what the target offers in negotiations and the Authenticator.
 	// Its Lookup, Admit and CmdWindow are the server's own.
 	Login login.Config
+	// OnSession, when set, hears of every normal session that begins (up) and
+	// ends, in that order for each of them. It may be a loop that calls: it must
+	// not block, nor call the server.
+	OnSession func(up bool, target, initiator, peer string)
 }
 
 // Server is iSCSI targets behind portals. Its methods may be called on any
@@ -39,6 +43,7 @@ type Server struct {
 	limits      Limits
 	login       login.Config
 	journal     journal
+	onSession   func(up bool, target, initiator, peer string)
 	shards      map[*loop.Loop]*shard
 	logoutGrace time.Duration
 	tick        time.Duration // how often connections look after their peers
@@ -119,6 +124,9 @@ func NewServer(c Config) *Server {
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.onSession = c.OnSession; s.onSession == nil {
+		s.onSession = func(bool, string, string, string) {}
 	}
 	s.journal.log = s.log
 	s.login.CmdWindow = uint32(s.limits.Window)
@@ -344,6 +352,7 @@ func (s *Server) forget(x *session) {
 	if !began {
 		return // its login was refused
 	}
+	s.onSession(false, x.key.target, x.key.initiator, x.info.Peer)
 	s.log.Info("iscsi: session ended", "target", x.key.target, "initiator", x.key.initiator,
 		"peer", x.info.Peer, "stuck", x.stuck.Load())
 }
@@ -488,6 +497,7 @@ func (s *Server) admit(p *login.Params, info SessionInfo) (*session, pdu.LoginSt
 			}
 			return nil, pdu.LoginOutOfResources, err
 		}
+		s.onSession(true, key.target, key.initiator, info.Peer)
 		s.mu.Lock()
 		x.admitted = true
 		s.mu.Unlock()

@@ -227,9 +227,10 @@ func TestNoAllocations(t *testing.T) {
 				was := sample[0].Value.Uint64()
 				pump(n)
 				metrics.Read(sample)
-				// The harness and the runtime allocate a little; an
-				// allocation per command would be n.
-				if d := sample[0].Value.Uint64() - was; d > 200 {
+				// The harness, the runtime and workers that start allocate a
+				// little (351 objects seen for 100,000 writes on a busy
+				// machine); an allocation per command would be n.
+				if d := sample[0].Value.Uint64() - was; d > uint64(n)/100 {
 					t.Errorf("%d commands allocated %d objects", n, d)
 				}
 				if fe.bad != 0 {

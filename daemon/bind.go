@@ -64,14 +64,29 @@ func newEngine(cfg *config.Config, o *Options) (engine, error) {
 		return nil, &Error{Code: CodeInternal, Object: "loops", Message: "cannot be started: " + err.Error(), Hint: "look at the limits of processes, threads and open files (ulimit -a)", Err: err}
 	}
 	c := &core{
-		log: log, group: g, names: map[string]string{}, open: o.open,
+		tell: func(string, string, string) {},
+		log:  log, group: g, names: map[string]string{}, open: o.open,
 		files: files, inherited: inherit(files),
-		srv: iscsi.NewServer(iscsi.Config{Group: g, Log: log}),
 	}
+	c.srv = iscsi.NewServer(iscsi.Config{Group: g, Log: log, OnSession: c.session})
 	if c.open == nil {
 		c.open = backing.Open
 	}
 	return c, nil
+}
+
+// session tells of sessions that come and go.
+func (c *core) session(up bool, target, initiator, peer string) {
+	c.mu.Lock()
+	if n := c.names[target]; n != "" {
+		target = n
+	}
+	c.mu.Unlock()
+	what := "logged out of"
+	if up {
+		what = "logged in to"
+	}
+	c.tell(kindSession, initiator, what+" target "+target+" from "+peer)
 }
 
 // unit is a diskObject.

@@ -47,6 +47,7 @@ type Daemon struct {
 	started time.Time
 	served  string // the configuration file, where runtime changes are written to
 	events  journal
+	comings journal // of sessions
 
 	write   sync.Mutex // one writer
 	closed  bool       // under write
@@ -111,6 +112,8 @@ func start(file string, text []byte, cfg *config.Config, eng engine, o Options) 
 		}
 	}
 	d.events.init(g.revision + 1)
+	d.comings.init(g.revision + 1)
+	d.comings.limit = maxSessionEvents
 	d.cur.Store(g)
 	eng.observe(d.stateEvent)
 	d.write.Lock()

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,19 +28,28 @@ type Event struct {
 	Revision uint64        `json:"revision"`
 	Time     time.Time     `json:"time"`
 	Action   config.Action `json:"action"`
-	// Kind is disk, target, lun, portal, setting or config.
+	// Kind is disk, target, lun, portal, setting or config; session, where
+	// Name is the initiator.
 	Kind   string `json:"kind"`
 	Name   string `json:"name,omitempty"`
 	Detail string `json:"detail,omitempty"`
 }
 
-// maxEvents is how many events are kept for those who come or read late.
-const maxEvents = 4096
+// How many events are kept for those who come or read late. Sessions come and go as
+// they like: they have a journal of their own, so that they do not drive out what
+// was done to the configuration.
+const (
+	maxEvents        = 4096
+	maxSessionEvents = 256
+)
+
+const kindSession = "session"
 
 // journal is the tail of what happened.
 type journal struct {
+	limit   int // 0: maxEvents
 	mu      sync.Mutex
-	events  []Event // at most maxEvents
+	events  []Event // at most limit
 	first   uint64  // number of events[0]
 	from    uint64  // events with a revision above this are complete, if first is 0
 	lost    uint64  // the highest revision of an event that was dropped
@@ -57,7 +67,11 @@ func (j *journal) add(es ...Event) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.events = append(j.events, es...)
-	if over := len(j.events) - maxEvents; over > 0 {
+	limit := j.limit
+	if limit == 0 {
+		limit = maxEvents
+	}
+	if over := len(j.events) - limit; over > 0 {
 		j.lost = max(j.lost, j.events[over-1].Revision)
 		j.events = append([]Event(nil), j.events[over:]...)
 		j.first += uint64(over)
@@ -110,21 +124,22 @@ const SinceAll = ^uint64(0)
 
 // Events calls f with what happens: since a revision that the caller has seen, or,
 // where since is 0, from now on; SinceAll: all that is known. The first call has an ActionSync at the revision in
-// force, or an ActionReset where the events since then are not all known. It returns
+// force, or an ActionReset where the events since then are not all known. Sessions
+// have no revision: of them it tells from now on, or all that is known. It returns
 // f's error, nil when ctx ends or, without follow, when f has had everything.
 func (d *Daemon) Events(ctx context.Context, since uint64, follow bool, f func([]Event) error) error {
-	j := &d.events
+	j, sj := &d.events, &d.comings
 	now := func(a config.Action, revision uint64) []Event {
 		return []Event{{Revision: revision, Time: time.Now(), Action: a, Kind: "config"}}
 	}
 	// The position first: what happens in between is told twice rather than not.
-	at := j.next()
+	at, sat := j.next(), sj.next()
 	rev := d.cur.Load().revision
 	first := now(ActionSync, rev)
 	switch since {
 	case 0:
 	case SinceAll:
-		at = j.oldest()
+		at, sat = j.oldest(), sj.oldest()
 	default:
 		p, ok := j.since(since, rev)
 		if at = p; !ok {
@@ -138,11 +153,14 @@ func (d *Daemon) Events(ctx context.Context, since uint64, follow bool, f func([
 	}
 	for {
 		es, more, ok := j.read(at)
-		if !ok {
-			at = j.next()
+		ss, smore, sok := sj.read(sat)
+		if !ok || !sok {
+			at, sat = j.next(), sj.next()
 			es = now(ActionReset, d.cur.Load().revision)
 		} else {
-			at += uint64(len(es))
+			at, sat = at+uint64(len(es)), sat+uint64(len(ss))
+			es = append(es, ss...)
+			slices.SortStableFunc(es, func(a, b Event) int { return a.Time.Compare(b.Time) })
 		}
 		if len(es) > 0 {
 			if err := f(es); err != nil {
@@ -157,11 +175,16 @@ func (d *Daemon) Events(ctx context.Context, since uint64, follow bool, f func([
 		case <-ctx.Done():
 			return nil
 		case <-more:
+		case <-smore:
 		}
 	}
 }
 
 // stateEvent tells of a change that is not one of the configuration.
 func (d *Daemon) stateEvent(kind, name, detail string) {
-	d.events.add(Event{Revision: d.cur.Load().revision, Time: time.Now(), Action: ActionState, Kind: kind, Name: name, Detail: detail})
+	j := &d.events
+	if kind == kindSession {
+		j = &d.comings
+	}
+	j.add(Event{Revision: d.cur.Load().revision, Time: time.Now(), Action: ActionState, Kind: kind, Name: name, Detail: detail})
 }

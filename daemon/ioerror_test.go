@@ -66,7 +66,9 @@ func newFaulty(t *testing.T, keys string) *faulty {
 	wg.Go(func() {
 		_ = f.d.Events(ctx, 0, true, func(es []Event) error {
 			for _, e := range es {
-				f.events <- e
+				if e.Kind != kindSession {
+					f.events <- e
+				}
 			}
 			return nil
 		})

@@ -2,8 +2,10 @@ package daemon
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -201,4 +203,53 @@ func TestSharingError(t *testing.T) {
 		t.Error(err)
 	}
 	wantBusy(t, o.remapLUN(0, false, 1e9), "lun one/0: disk a is not shared")
+}
+
+// Who comes and goes is told.
+func TestSessionEvents(t *testing.T) {
+	w := newWorld(t)
+	w.file("a.img", 1<<20)
+	d := w.start(w.config(w.one()))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var got []string
+	enough := errors.New("enough")
+	err := d.Events(ctx, 0, true, func(es []Event) error {
+		for _, e := range es {
+			if e.Action == ActionSync {
+				c := dial(t, d, iqn1, host)
+				wantNotShared(t, d, iqn1, host+"2") // never was one
+				if r, err := c.Logout(pdu.LogoutCloseSession, 0); err != nil || r != pdu.LogoutSuccess {
+					t.Error(r, err)
+				}
+				continue
+			}
+			if e.Action != ActionState || e.Kind != "session" || e.Revision != 1 {
+				t.Errorf("%+v", e)
+			}
+			detail, _, _ := strings.Cut(e.Detail, " from 127.0.0.1:")
+			if got = append(got, e.Name+" "+detail); len(got) == 2 {
+				return enough
+			}
+		}
+		return nil
+	})
+	want := []string{host + " logged in to target t1", host + " logged out of target t1"}
+	if !errors.Is(err, enough) || !slices.Equal(got, want) {
+		t.Errorf("%v, %q, want %q", err, got, want)
+	}
+	// Many of them do not drive out what was done to the configuration.
+	for range maxSessionEvents + 10 {
+		d.stateEvent(kindSession, host, "logged in to target one")
+	}
+	d.stateEvent("disk", "a", "x")
+	got = nil
+	if err := d.Events(ctx, SinceAll, false, func(es []Event) error {
+		for _, e := range es {
+			got = append(got, e.Kind)
+		}
+		return nil
+	}); err != nil || len(got) != maxSessionEvents+2 || got[len(got)-1] != "disk" {
+		t.Error(err, len(got))
+	}
 }

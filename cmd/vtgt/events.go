@@ -84,7 +84,7 @@ func newEvents(g *globals) *cobra.Command {
 		Aliases: []string{"event"},
 		Short:   "Show what changes, as it happens",
 		Long: `Show what changes: disks, LUNs, targets and portals with the revision of the change, and
-disks that stop, go on or change their size.
+disks that stop, latch, go on or change their size; and initiators that log in and out.
 
 With --since REVISION it begins after that revision; where the daemon does not know all of
 that any more, the first event is a reset: read everything anew.`,

@@ -513,8 +513,27 @@ func TestStopAndResume(t *testing.T) {
 	}
 	w.ok("disk", "resume", "b") // runs already
 	w.fails([]string{"disk", "resume", "x"}, "disk x: is not there")
+
+	// Full again: what is held does not hold up the end.
+	if _, err := c.Start(&iscsitest.Command{LUN: 1, CDB: []byte{0x2a, 0, 0, 0, 0x10, 0, 0, 0x10, 0, 0}, Out: data}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(small+"/filler", make([]byte, 5<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for c.Pump() == nil {
+		}
+	}()
+	for end := time.Now().Add(10 * time.Second); state().Held == 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%+v", state())
+		}
+	}
+	if took := s.stop(); took > 5*time.Second {
+		t.Errorf("the end took %v", took)
+	}
 	c.Close()
-	s.stop()
 }
 
 // login2 is a second session of the same initiator.

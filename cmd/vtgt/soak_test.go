@@ -171,31 +171,35 @@ func TestSessionsComeAndGo(t *testing.T) {
 		wg.Wait()
 		return visits.Load(), failed
 	}
-	// Once, so that what is made at first need is there.
-	stop := make(chan struct{})
-	close(stop)
-	if _, err := crowd(500 * time.Millisecond); err != nil {
-		t.Fatal(err)
+	var rounds int
+	var worst time.Duration
+	work := func(d time.Duration) (visits int64) {
+		t.Helper()
+		stop := make(chan struct{})
+		var verr error
+		var wg sync.WaitGroup
+		wg.Go(func() { rounds, worst, verr = verify(steady, stop) })
+		visits, err := crowd(d)
+		close(stop)
+		wg.Wait()
+		if err != nil {
+			t.Error(err)
+		}
+		if verr != nil || rounds == 0 {
+			t.Errorf("the steady client, round %d: %v", rounds, verr)
+		}
+		return visits
+	}
+	// All of it once, so that what is made at first need is there, and tables and
+	// free lists have the size that this many sessions want, however slow the
+	// machine.
+	for range 2 {
+		work(time.Second)
 	}
 	time.Sleep(time.Second)
 	before := foot()
 	rssBefore := rss(t, s.cmd.Process.Pid)
-
-	stop = make(chan struct{})
-	var rounds int
-	var worst time.Duration
-	var verr error
-	var wg sync.WaitGroup
-	wg.Go(func() { rounds, worst, verr = verify(steady, stop) })
-	visits, err := crowd(d)
-	close(stop)
-	wg.Wait()
-	if err != nil {
-		t.Error(err)
-	}
-	if verr != nil || rounds == 0 {
-		t.Errorf("the steady client, round %d: %v", rounds, verr)
-	}
+	visits := work(d)
 	// What ends by itself has 30 seconds.
 	var after *api.Footprint
 	var rssAfter int64
@@ -211,7 +215,7 @@ func TestSessionsComeAndGo(t *testing.T) {
 			{"descriptors", int64(before.Descriptors), int64(after.Descriptors), 0},
 			{"maps", int64(before.Maps), int64(after.Maps), 16}, // heap arenas come and stay; a leak would be hundreds
 			{"bytes of payload buffers", before.MemoryUsed, after.MemoryUsed, 0},
-			{"bytes of heap", int64(before.HeapBytes), int64(after.HeapBytes), 512 << 10},
+			{"bytes of heap", int64(before.HeapBytes), int64(after.HeapBytes), 768 << 10},
 			{"objects", int64(before.HeapObjects), int64(after.HeapObjects), 2000},
 			{"bytes resident", rssBefore, rssAfter, 16 << 20},
 		} {

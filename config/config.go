@@ -1,6 +1,8 @@
 package config
 
 import (
+	"time"
+
 	"path/filepath"
 	"strings"
 )
@@ -152,6 +154,12 @@ type ISCSI struct {
 	// Discovery are the users that may see the list of targets; empty: all
 	// initiators may.
 	Discovery []CHAP
+	// PingInterval is the silence after which an initiator is asked whether it is
+	// there, PingTimeout how long it may take to answer; LoginTimeout is the time
+	// for a login. 0: the default, 15 s each.
+	PingInterval, PingTimeout, LoginTimeout time.Duration
+	// MaxSessions is the number of sessions at a time; 0: the default, 4096.
+	MaxSessions int
 }
 
 // API says where the daemon's own interface is.

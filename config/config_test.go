@@ -74,6 +74,10 @@ func TestErrors(t *testing.T) {
 		{"wrong types", head + "disks: {a: b}\nstate: 5\nloops: many\niscsi: [x]\n", []string{
 			"f.yaml:2:8: disks must be a list, not a mapping", `f.yaml:3:8: state must be text, not the number 5; put it in quotes: "5"`,
 			`f.yaml:4:8: loops must be a whole number, not the text "many"`, "f.yaml:5:8: iscsi must be a mapping (key: value), not a list"}},
+		{"durations", head + "iscsi: {pingInterval: 5, pingTimeout: 2h, loginTimeout: [1s], maxSessions: 0}\n", []string{
+			"f.yaml:2:23: iscsi.pingInterval: 5 is not such a time; write a time with its unit, from 1s to 1h0m0s, such as 15s",
+			"f.yaml:2:39: iscsi.pingTimeout: 2h is not such a time", "f.yaml:2:57: iscsi.loginTimeout must be a time, not a list",
+			"f.yaml:2:76: iscsi.maxSessions: 0 is out of range"}},
 		{"bool", disk(`store: "null:", size: 1GiB, thin: yes`), []string{`f.yaml:3:49: disks[0].thin must be true or false, not the text "yes"`}},
 		{"size unit", disk(`store: "null:", size: 10G`), []string{`f.yaml:3:37: disks[0].size: "10G" leaves open which unit is meant: write 10GiB (powers of 1024) or 10GB (powers of 1000)`}},
 		{"size multiple", disk(`store: "null:", size: 1000`), []string{"f.yaml:3:37: disk \"a\": the size of 1000 bytes is not a multiple of the block size 512; write 512B or 1024B"}},
@@ -199,6 +203,7 @@ func TestDiff(t *testing.T) {
 		"alias: first", "alias: second",
 		`"[::1]:3260"`, `"127.0.0.2:3260"`,
 		"loops: 2", "loops: 4",
+		"iscsi: {portals:", "iscsi: {pingInterval: 5s, portals:",
 	)
 	var got []string
 	for _, c := range Diff(old, parse(r.Replace(string(b)))) {
@@ -214,6 +219,7 @@ func TestDiff(t *testing.T) {
 		"~ lun vm2/16383: scratch -> fresh",
 		"- portal [::1]:3260",
 		"+ portal 127.0.0.2:3260",
+		"~ setting iscsi.pingInterval: 0s -> 5s",
 		"~ setting loops: 2 -> 4",
 	}
 	if !reflect.DeepEqual(got, want) {

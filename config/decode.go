@@ -1,6 +1,8 @@
 package config
 
 import (
+	"time"
+
 	"errors"
 	"fmt"
 	"io"
@@ -405,6 +407,22 @@ func (d *decoder) integer(to func(int64), lo, hi int64) setter {
 
 func (d *decoder) int(to *int, lo, hi int64) setter {
 	return d.integer(func(v int64) { *to = int(v) }, lo, hi)
+}
+
+// duration is a time with its unit, from lo to hi.
+func (d *decoder) duration(to *time.Duration, lo, hi time.Duration) setter {
+	return func(n *yaml.Node, path string) {
+		hint := fmt.Sprintf("write a time with its unit, from %v to %v, such as 15s", lo, hi)
+		if !d.scalar(n, path, "a time", hint, "!!str", "!!int", "!!float") {
+			return
+		}
+		v, err := time.ParseDuration(n.Value)
+		if err != nil || v < lo || v > hi {
+			d.add(nodePos(n), path, fmt.Sprintf("%s: %s is not such a time", path, clip(n.Value)), hint)
+			return
+		}
+		*to = v
+	}
 }
 
 func (d *decoder) size(to *Size) setter {

@@ -111,6 +111,10 @@ func Diff(old, new *Config) []Change {
 		}
 	}
 	setting("iscsi.discovery", users(old.ISCSI.Discovery), users(new.ISCSI.Discovery))
+	setting("iscsi.pingInterval", old.ISCSI.PingInterval, new.ISCSI.PingInterval)
+	setting("iscsi.pingTimeout", old.ISCSI.PingTimeout, new.ISCSI.PingTimeout)
+	setting("iscsi.loginTimeout", old.ISCSI.LoginTimeout, new.ISCSI.LoginTimeout)
+	setting("iscsi.maxSessions", old.ISCSI.MaxSessions, new.ISCSI.MaxSessions)
 	setting("api.socket", old.API.Socket, new.API.Socket)
 	setting("api.mode", fmt.Sprintf("%04o", old.API.Mode), fmt.Sprintf("%04o", new.API.Mode))
 	setting("api.group", old.API.Group, new.API.Group)

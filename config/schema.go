@@ -1,6 +1,8 @@
 package config
 
 import (
+	"time"
+
 	"fmt"
 	"strconv"
 
@@ -43,6 +45,10 @@ func (d *decoder) root(c *Config, n *yaml.Node) {
 					d.refuseNull(n, p, "write {chap: {user: NAME, secretFile: /PATH}}, or leave the key out")
 					d.mapping(n, p, fields{"chap": d.chap(&c.ISCSI.Discovery)})
 				},
+				"pingInterval": d.duration(&c.ISCSI.PingInterval, time.Second, time.Hour),
+				"pingTimeout":  d.duration(&c.ISCSI.PingTimeout, time.Second, time.Hour),
+				"loginTimeout": d.duration(&c.ISCSI.LoginTimeout, time.Second, time.Hour),
+				"maxSessions":  d.int(&c.ISCSI.MaxSessions, 1, 65535),
 			})
 		},
 		"api": func(n *yaml.Node, p string) {

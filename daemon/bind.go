@@ -68,7 +68,10 @@ func newEngine(cfg *config.Config, o *Options) (engine, error) {
 		log:  log, group: g, names: map[string]string{}, open: o.open,
 		files: files, inherited: inherit(files),
 	}
-	c.srv = iscsi.NewServer(iscsi.Config{Group: g, Log: log, OnSession: c.session})
+	c.srv = iscsi.NewServer(iscsi.Config{Group: g, Log: log, OnSession: c.session, Limits: iscsi.Limits{
+		PingInterval: cfg.ISCSI.PingInterval, PingTimeout: cfg.ISCSI.PingTimeout,
+		LoginTimeout: cfg.ISCSI.LoginTimeout, Sessions: cfg.ISCSI.MaxSessions,
+	}})
 	if c.open == nil {
 		c.open = backing.Open
 	}
@@ -501,14 +504,27 @@ func (c *core) sessions() []Session {
 	defer c.mu.Unlock()
 	for i := range in {
 		s := &in[i]
+		conns := make([]Connection, len(s.Connections))
+		for j, x := range s.Connections {
+			conns[j] = Connection{CID: x.CID, Local: x.Portal, Remote: x.Peer, Loop: s.Loop,
+				HeaderDigest: digest(x.HeaderDigest), DataDigest: digest(x.DataDigest), Commands: x.Traffic.Commands}
+		}
 		out = append(out, Session{
 			Kind: "iscsi", Target: c.names[s.Target], IQN: s.Target, Initiator: s.Initiator, Alias: s.InitiatorAlias,
 			ISID: hex.EncodeToString(s.ISID[:]), TSIH: s.TSIH, Params: params(&s.Params),
-			Connections: []Connection{{CID: s.CID, Local: s.Portal, Remote: s.Peer, Loop: s.Loop}},
+			Connections: conns,
 			Since:       s.Since, Commands: s.Traffic.Commands, BytesIn: s.Traffic.BytesIn, BytesOut: s.Traffic.BytesOut,
 		})
 	}
 	return out
+}
+
+// digest is the value of the two digest keys.
+func digest(on bool) string {
+	if on {
+		return "CRC32C"
+	}
+	return "None"
 }
 
 // params are negotiated values under the names and in the words of RFC 7143 §13.
@@ -518,12 +534,6 @@ func params(p *login.Params) map[string]string {
 			return "Yes"
 		}
 		return "No"
-	}
-	digest := func(b bool) string {
-		if b {
-			return "CRC32C"
-		}
-		return "None"
 	}
 	return map[string]string{
 		"AuthMethod":                   p.AuthMethod,

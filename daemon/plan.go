@@ -93,6 +93,10 @@ func (p *plan) settings(bad *collect) {
 	refuse("api.mode", fmt.Sprintf("%04o", a.API.Mode), fmt.Sprintf("%04o", b.API.Mode))
 	refuse("api.group", fmt.Sprintf("%q", a.API.Group), fmt.Sprintf("%q", b.API.Group))
 	refuse("state", a.State, b.State)
+	refuse("iscsi.pingInterval", a.ISCSI.PingInterval, b.ISCSI.PingInterval)
+	refuse("iscsi.pingTimeout", a.ISCSI.PingTimeout, b.ISCSI.PingTimeout)
+	refuse("iscsi.loginTimeout", a.ISCSI.LoginTimeout, b.ISCSI.LoginTimeout)
+	refuse("iscsi.maxSessions", a.ISCSI.MaxSessions, b.ISCSI.MaxSessions)
 	refuse("loops", a.Loops, b.Loops)
 	refuse("memory", a.Memory, b.Memory)
 }

@@ -113,6 +113,10 @@ type Connection struct {
 	Local  string `json:"local"`
 	Remote string `json:"remote"`
 	Loop   int    `json:"loop"`
+	// The digests are each connection's own.
+	HeaderDigest string `json:"headerDigest"`
+	DataDigest   string `json:"dataDigest"`
+	Commands     uint64 `json:"commands"`
 }
 
 // Traffic are the counters of the front ends since the daemon began.

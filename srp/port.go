@@ -31,7 +31,8 @@ const EventsMissed scsi.EventKind = 0
 // Mover copies data between the initiator and buffers of the target, for carriers
 // whose initiator's memory is not mapped: remote DMA, grant copy. Both calls come on
 // the queue's loop, maybe inside Submit; each ends by Queue.Moved, once, on that loop,
-// also inside the call. It must not call Moved there for another request.
+// also inside the call. It must not call Moved there for another request, and not change the slices of
+// r.DataOut and r.DataIn themselves.
 type Mover interface {
 	// Fetch fills r.DataOut from the initiator's memory.
 	Fetch(r *Request)

@@ -70,17 +70,19 @@ func (r *Request) Generation() Generation {
 
 // Residuals are what was left or missing of the data buffers, bytes: positive, so much
 // of the buffer was not used (underflow); negative, so much did not fit or was not
-// there (overflow). Valid in Respond.
+// there (overflow). In Respond only.
 func (r *Request) Residuals() (out, in int64) {
 	out, in = r.OutSize, r.InSize
+	if out == 0 && r.Status == scsi.StatusGood && r.InLen == in && r.Want == in {
+		return 0, 0
+	}
+	o, i := r.q.sh.lane.Lengths(&r.Task)
 	switch {
-	case r.InLen > 0 || in > 0 && out == 0:
-		in -= max(r.Want, r.InLen)
-	case out > 0:
+	case i == 0 && o == 0 && in == 0, o > 0:
 		out -= r.Want
+	case r.Status != scsi.StatusGood:
+		in -= r.InLen // it ended before it had moved all
 	default:
-		// No buffer at all: Want bytes were missing in a direction that only
-		// the command knows. To initiators that is data-in, as a rule.
 		in -= r.Want
 	}
 	return out, in

@@ -94,6 +94,7 @@ func hostile(r *rig) {
 	if !ok {
 		r.Skip("not a carrier of information units")
 	}
+	var failed uint64
 	for _, a := range attacks(w) {
 		w = r.link.(Wire)
 		// Memory is the link's: build it anew.
@@ -102,12 +103,12 @@ func hostile(r *rig) {
 				a = x
 			}
 		}
-		before := r.port.Stats().MoveErrors
 		if err := w.Send(a.b); err != nil {
 			r.Fatalf("%s: %v", a.name, err)
 		}
 		if a.status != scsi.StatusGood {
-			r.eventually(a.name+": a move fails", func() bool { return r.port.Stats().MoveErrors == before+1 })
+			failed++
+			r.eventually(a.name+": a move fails", func() bool { return r.port.Stats().MoveErrors == failed })
 			r.good(&Command{CDB: make([]byte, 6)})
 			continue
 		}

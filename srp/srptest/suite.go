@@ -44,6 +44,7 @@ func Run(t *testing.T, c Config) {
 		{"AbortStore", rigOptions{}, abortStore},
 		{"ResetFetch", rigOptions{}, resetFetch},
 		{"DeafMover", rigOptions{deadline: 300 * time.Millisecond}, deafMover},
+		{"LateStore", rigOptions{deadline: 300 * time.Millisecond}, lateStore},
 		{"LinkLoss", rigOptions{}, linkLoss},
 		{"Hostile", rigOptions{}, hostile},
 		{"Flood", rigOptions{hold: true}, flood},
@@ -397,6 +398,25 @@ func deafMover(r *rig) {
 	r.eventually("none stuck", func() bool { s := r.port.Stats(); return s.Stuck == 0 && s.InFlight == 0 })
 	r.quiet("a response after FUNCTION FAILED", ch)
 	r.link.Hung(c.Tag)
+}
+
+// lateStore has a READ's data move on after a function that waited for it has failed.
+func lateStore(r *rig) {
+	m := r.moves()
+	m.Hold(true)
+	c := read(0, make([]byte, 4096))
+	ch := r.start(c)
+	r.waitHeld(m, 1)
+	if res := r.do(&Command{Func: scsi.LUNReset}); res.Response != scsi.TMFailed {
+		r.Errorf("LOGICAL UNIT RESET with a move that hangs: %+v", res)
+	}
+	m.Hold(false)
+	m.Release(nil)
+	r.eventually("none stuck", func() bool { s := r.port.Stats(); return s.Stuck == 0 && s.InFlight == 0 })
+	r.quiet("a response after FUNCTION FAILED", ch)
+	if !r.link.Hung(c.Tag) {
+		r.Error("the command was answered after FUNCTION FAILED")
+	}
 }
 
 // linkLoss has the initiator go away with moves under way, and come back.

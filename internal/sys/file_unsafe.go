@@ -101,5 +101,5 @@ func VoluntarySwitches() int64 {
 	if e != 0 {
 		return -1
 	}
-	return ru.Nvcsw
+	return int64(ru.Nvcsw)
 }

@@ -34,8 +34,9 @@ type fuzzer struct {
 // what it hands out lies in guest memory and within the limits.
 func FuzzRing(f *testing.F) {
 	g := vringtest.NewGuest(f, base, fuzzMem)
-	l := vringtest.Place(base, fuzzSize, 4)
-	ifl := (l.End + 63) &^ 63
+	l := vringtest.Place(base, fuzzSize, 3)
+	ifl := l.End // the record follows; together they are the image
+	image := int(l.End-base) + vring.InflightSize(1, fuzzSize)
 	for _, eventIdx := range []byte{0, 1, 3, 7, 15} {
 		// Seeds: a ring as a driver leaves it, with chains of every shape.
 		clear(g.Mem)
@@ -49,7 +50,7 @@ func FuzzRing(f *testing.F) {
 		d.Add([]vringtest.Buf{a}, []vringtest.Buf{b}, true)
 		d.Add([]vringtest.Buf{a, a}, nil, false)
 		d.Kick()
-		seed := append([]byte{eventIdx, 3, 0, 0, 0, 0}, g.Mem[:4096]...)
+		seed := append([]byte{eventIdx, 3, 0, 0, 0, 0}, g.Mem[:image]...)
 		f.Add(append(seed, 0, 0, 0, 1, 2, 3, 4, 5, 0x80, 1, 2, 0x90, 0xff, 0xff, 0, 0, 5))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -58,7 +59,7 @@ func FuzzRing(f *testing.F) {
 		}
 		head, in := in[:fuzzHead], in[fuzzHead:]
 		clear(g.Mem)
-		n := copy(g.Mem[:4096], in)
+		n := copy(g.Mem[:image], in)
 		in = in[n:]
 		p, err := vring.UserParts(g.Map, fuzzSize, l.Desc+vringtest.UserBase, l.Avail+vringtest.UserBase, l.Used+vringtest.UserBase)
 		if err != nil {

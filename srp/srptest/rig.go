@@ -106,15 +106,19 @@ func countFDs() int {
 	return len(d)
 }
 
-func (r *rig) close() {
-	r.link.Close()
-	r.await("Port.Close", r.port.Close)
-	// Counters are published at the end of a round: let two go by.
+// settle lets two rounds go by: counters are published at the end of one.
+func (r *rig) settle() {
 	for range 2 {
 		for _, l := range r.group.Loops() {
 			l.Do(func() {})
 		}
 	}
+}
+
+func (r *rig) close() {
+	r.link.Close()
+	r.await("Port.Close", r.port.Close)
+	r.settle()
 	if s := r.port.Stats(); s.InFlight != 0 || s.Stuck != 0 || s.Misuse != 0 {
 		r.Errorf("after Close: %+v", s)
 	}

@@ -477,12 +477,7 @@ func flood(r *rig) {
 
 // commands is how many the port has served, none being under way.
 func (r *rig) commands() (n uint64) {
-	// Counters are published at the end of a round: let two go by.
-	for range 2 {
-		for _, l := range r.group.Loops() {
-			l.Do(func() {})
-		}
-	}
+	r.settle()
 	return r.port.Stats().Commands
 }
 

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +52,37 @@ func TestBoot(t *testing.T) {
 	}
 	if r, err := vm.Read("/proc/net/route"); err != nil || !strings.Contains(r, "eth0") {
 		t.Fatal(r, err)
+	}
+	if err := vm.Poweroff(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestBootQEMU10: the other release's QEMU runs beside the host's, by its own libraries.
+func TestBootQEMU10(t *testing.T) {
+	if os.Getenv("VTGT_GUEST") == "" {
+		t.Skip("boots a guest: set VTGT_GUEST=1 (make test-guest does)")
+	}
+	c, err := DefaultCache()
+	if err != nil {
+		t.Fatal(err)
+	}
+	qemu, err := c.QEMU10()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := c.Kernel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	vm, err := Boot(Options{Dir: t.TempDir(), QEMU: qemu, Image: &Image{Kernel: k}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer vm.Kill()
+	exe, err := os.ReadFile("/proc/" + strconv.Itoa(vm.PID()) + "/cmdline")
+	if err != nil || !strings.Contains(string(exe), "trixie-qemu-system-x86") {
+		t.Fatalf("what runs is %q, %v", exe, err)
 	}
 	if err := vm.Poweroff(); err != nil {
 		t.Fatal(err)

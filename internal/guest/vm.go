@@ -21,6 +21,8 @@ import (
 // Options describe a guest.
 type Options struct {
 	Image *Image
+	// QEMU is the program and its first arguments; empty: the host's.
+	QEMU []string
 	// Initramfs is an archive that Image.Build made; empty: Boot makes it.
 	Initramfs string
 	// Dir is a private folder for its files (initramfs, console.log).
@@ -56,10 +58,15 @@ type VM struct {
 
 // Boot starts a guest and waits for its agent. The caller must Kill it.
 func Boot(o Options) (*VM, error) {
-	qemu, err := exec.LookPath("qemu-system-x86_64")
-	if err != nil {
-		return nil, errNoQEMU
+	qemu := o.QEMU
+	if len(qemu) == 0 {
+		path, err := exec.LookPath("qemu-system-x86_64")
+		if err != nil {
+			return nil, errNoQEMU
+		}
+		qemu = []string{path}
 	}
+	var err error
 	rd := o.Initramfs
 	if rd == "" {
 		if rd, err = o.Image.Build(o.Dir); err != nil {
@@ -67,7 +74,7 @@ func Boot(o Options) (*VM, error) {
 		}
 	}
 	life, boot := orDefault(o.Life, 10*time.Minute), orDefault(o.Boot, 2*time.Minute)
-	vm := &VM{cmd: exec.Command(qemu, o.arguments(rd, life)...), done: make(chan struct{})}
+	vm := &VM{cmd: exec.Command(qemu[0], append(qemu[1:len(qemu):len(qemu)], o.arguments(rd, life)...)...), done: make(chan struct{})}
 	log, err := os.Create(filepath.Join(o.Dir, "console.log"))
 	if err != nil {
 		return nil, err

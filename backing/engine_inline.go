@@ -21,9 +21,9 @@ func (q *fileQueue) bufferedRead(op *Op) bool {
 				return true
 			}
 			st.pos = int64(n) // 0 with an error: a worker meets it, too, if it is real
-		} else if w := s.watch.begin(s); w.ok {
+		} else if w := s.watch.begin(s.now(), sys.VoluntarySwitches); w.ok {
 			n, e := sys.Preadv2(q.cur.d.fd, st.vector(), op.Off, 0)
-			s.watch.end(s, w)
+			s.watch.end(w, s.now(), sys.VoluntarySwitches)
 			if e == 0 && int64(n) == op.Len {
 				op.N = op.Len
 				st.forget()
@@ -44,9 +44,9 @@ func (q *fileQueue) bufferedRead(op *Op) bool {
 func (q *fileQueue) bufferedWrite(op *Op) bool {
 	s, st := q.s, &op.st
 	if op.Len <= inlineMax && s.writeInline != inlineNever && !s.stable(op) && s.syncs.Load() == 0 {
-		if w := s.watch.begin(s); w.ok {
+		if w := s.watch.begin(s.now(), sys.VoluntarySwitches); w.ok {
 			n, e := sys.Pwritev2(q.cur.d.fd, st.vector(), op.Off, 0)
-			s.watch.end(s, w)
+			s.watch.end(w, s.now(), sys.VoluntarySwitches)
 			if e == 0 && int64(n) == op.Len {
 				op.N = op.Len
 				st.forget()

@@ -341,63 +341,6 @@ func TestCancelBehindHungCalls(t *testing.T) {
 	}
 }
 
-// TestSlowCallsLeaveTheLoop: inline writes that slept send the next ones to the
-// workers; one that was only preempted does not.
-func TestSlowCallsLeaveTheLoop(t *testing.T) {
-	_, s, q := testStore(t, t.TempDir(), Writeback)
-	inline := func() bool {
-		w := &Op{Kind: Write, Len: 512, Bufs: [][]byte{make([]byte, 512)}}
-		end := make(endChan, 1)
-		w.Owner = end
-		done := false
-		q.l.Do(func() { done = q.Submit(w) })
-		if !done {
-			<-end
-		}
-		return done
-	}
-	call := func(f func()) {
-		q.l.Do(func() {
-			w := s.watch.begin(s)
-			if !w.ok {
-				t.Error("not inline")
-			}
-			f()
-			s.watch.end(s, w)
-		})
-	}
-	busy := func() {
-		for end := time.Now().Add(2 * slowCall); time.Now().Before(end); {
-		}
-	}
-	sleep := func() {
-		n, ts := sys.VoluntarySwitches(), syscall.Timespec{Nsec: int64(5 * slowCall)}
-		_ = syscall.Nanosleep(&ts, nil)
-		if sys.VoluntarySwitches() == n {
-			t.Error("a sleep was not counted")
-		}
-	}
-	s.watch.slowUntil.Store(0)
-	call(sleep) // the first one makes suspect
-	call(busy)  // not the store's fault
-	if s.watch.slowUntil.Load() != 0 {
-		t.Error("a call that only took long was taken for a sleep")
-	}
-	call(sleep)
-	if inline() {
-		t.Error("a write ended inline right after calls that slept")
-	}
-	time.Sleep(time.Duration(s.watch.slowUntil.Load() - s.now()))
-	call(sleep) // again, at once
-	if d := time.Duration(s.watch.slowFor.Load()); d != 2*slowMin {
-		t.Errorf("workers for %v after sleeping twice, want %v", d, 2*slowMin)
-	}
-	s.watch.slowUntil.Store(0)
-	if !inline() {
-		t.Error("a write went to a worker though the time was over")
-	}
-}
-
 // TestCloseHoldsTheLock: the lock is free only when the last operation has left
 // the kernel.
 func TestCloseHoldsTheLock(t *testing.T) {

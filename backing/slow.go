@@ -3,8 +3,6 @@ package backing
 import (
 	"sync/atomic"
 	"time"
-
-	"github.com/vtgt/vtgt/internal/sys"
 )
 
 const (
@@ -38,27 +36,27 @@ type watchedCall struct {
 	switches int64
 }
 
-// begin says in ok whether the loop may make a call now.
-func (c *callWatch) begin(s *fileStore) watchedCall {
-	w := watchedCall{t: s.now(), switches: -1}
-	if w.t < c.slowUntil.Load() {
+// begin says in ok whether the loop may make a call now, which is in ns since the
+// store's t0. count gives the thread's voluntary switches.
+func (c *callWatch) begin(now int64, count func() int64) watchedCall {
+	w := watchedCall{t: now, switches: -1}
+	if now < c.slowUntil.Load() {
 		return w
 	}
 	w.ok = true
-	if w.t < c.suspectUntil.Load() {
-		w.switches = sys.VoluntarySwitches()
+	if now < c.suspectUntil.Load() {
+		w.switches = count()
 	}
 	return w
 }
 
 // end notes how the call went.
-func (c *callWatch) end(s *fileStore, w watchedCall) {
-	now := s.now()
+func (c *callWatch) end(w watchedCall, now int64, count func() int64) {
 	if now-w.t <= int64(slowCall) {
 		return
 	}
 	c.suspectUntil.Store(now + int64(suspectFor))
-	if w.switches >= 0 && sys.VoluntarySwitches() != w.switches {
+	if w.switches >= 0 && count() != w.switches {
 		d := int64(slowMin)
 		if last := c.slowFor.Load(); now < c.slowUntil.Load()+last {
 			d = min(2*last, int64(slowMax))

@@ -31,7 +31,7 @@ type laneUnit struct {
 	lane    *Lane
 	unit    *Unit
 	nu      *nexusUnit
-	lun     uint16 // by the target's map
+	lun     uint16 // by the nexus's view
 	kick    bool   // in lane.kicks
 	dropped bool   // let go of: no task may start
 	closing bool   // its queue closes

@@ -1,9 +1,14 @@
 package scsi
 
-import "sort"
+import (
+	"cmp"
+	"slices"
+	"sort"
+)
 
-// Mapping is one entry of a target's LUN map.
+// Mapping is one entry of a target's LUN map, or of what a nexus sees of it.
 type Mapping struct {
+	// LUN is the target's number for the unit, or that of the port (PortConfig.View).
 	LUN  uint16
 	Unit *Unit
 	MapOptions
@@ -18,10 +23,23 @@ type MapOptions struct {
 	// quick, must not call this package, and must give the same answer for the
 	// same name; Target.Remap takes another one.
 	Visible func(InitiatorID) bool
+	// Address is for the views of ports (PortConfig.View), which alone know what
+	// it means. Target.Remap does not change it.
+	Address any
 }
 
-// seenBy reports whether initiator id sees the mapping.
-func (e *Mapping) seenBy(id InitiatorID) bool { return e.Visible == nil || e.Visible(id) }
+// seenBy is the number under which initiator id sees the mapping at port p; false:
+// it does not.
+func (e *Mapping) seenBy(p *Port, id InitiatorID) (as uint16, ok bool) {
+	if e.Visible != nil && !e.Visible(id) {
+		return 0, false
+	}
+	if p.conf.View == nil {
+		return e.LUN, true
+	}
+	as, ok = p.conf.View(e)
+	return as, ok && as <= MaxLUN
+}
 
 // writable reports whether whoever sees the mapping may write.
 func (e *Mapping) writable() bool { return !e.ReadOnly && !e.Unit.conf.ReadOnly }
@@ -70,18 +88,23 @@ func (m *lunMap) changed(i int, o MapOptions) *lunMap {
 	return n
 }
 
-// view is what initiator id sees of m; m itself where that is all.
-func (m *lunMap) view(id InitiatorID) *lunMap {
+// view is what initiator id sees of m at port p; m itself where that is all, under the
+// same numbers.
+func (m *lunMap) view(p *Port, id InitiatorID) *lunMap {
 	for i := range m.list {
-		if m.list[i].seenBy(id) {
+		if as, ok := m.list[i].seenBy(p, id); ok && as == m.list[i].LUN {
 			continue
 		}
 		n := &lunMap{list: append([]Mapping(nil), m.list[:i]...)}
-		for _, e := range m.list[i+1:] {
-			if e.seenBy(id) {
+		for _, e := range m.list[i:] {
+			if as, ok := e.seenBy(p, id); ok {
+				e.LUN = as
 				n.list = append(n.list, e)
 			}
 		}
+		// Of several under one number the first in the target's order stays.
+		slices.SortStableFunc(n.list, func(a, b Mapping) int { return cmp.Compare(a.LUN, b.LUN) })
+		n.list = slices.CompactFunc(n.list, func(a, b Mapping) bool { return a.LUN == b.LUN })
 		return n
 	}
 	return m

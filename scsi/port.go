@@ -16,6 +16,12 @@ type PortConfig struct {
 	Name string
 	// DeviceName is the target device's SCSI name string ("iqn.…").
 	DeviceName string
+	// View says whether the port shows an entry of the target's LUN map, and under
+	// which number (0 to MaxLUN, for each entry another); nil: all, under the
+	// target's numbers. It is called as MapOptions.Visible is, and must always give
+	// the same answer for the same LUN and address. Initiators at this port meet no
+	// other number than these.
+	View func(*Mapping) (as uint16, ok bool)
 }
 
 // Port is a SCSI target port: one export of a target.
@@ -44,7 +50,7 @@ func (p *Port) Admits(id InitiatorID) error {
 	if p.closed || tg.closed {
 		return fmt.Errorf("target %s: %w", tg.conf.Name, ErrClosed)
 	}
-	for _, e := range tg.lunMap.Load().view(id).list {
+	for _, e := range tg.lunMap.Load().view(p, id).list {
 		if e.writable() {
 			if err := e.Unit.admits(id); err != nil {
 				return fmt.Errorf("target %s: %w", tg.conf.Name, err)
@@ -71,7 +77,7 @@ func (p *Port) Attach(id InitiatorID, fe FrontEnd) (*Nexus, error) {
 		}
 	}
 	n := &Nexus{port: p, id: id, fe: fe, units: make(map[*Unit]*nexusUnit)}
-	view := tg.lunMap.Load().view(id)
+	view := tg.lunMap.Load().view(p, id)
 	for i := range view.list {
 		e := &view.list[i]
 		if !e.writable() {

@@ -56,7 +56,7 @@ func (tg *Target) Map(lun uint16, u *Unit, o MapOptions) error {
 	}
 	u.targets[tg] = lun
 	u.mu.Unlock()
-	tg.setMapLocked(m.with(e), lun)
+	tg.setMapLocked(m.with(e), u)
 	return nil
 }
 
@@ -71,29 +71,29 @@ func (tg *Target) claimLocked(e *Mapping) error {
 	}
 	var ns []*Nexus
 	tg.eachNexusLocked(func(n *Nexus) {
-		if e.seenBy(n.id) {
+		if _, ok := e.seenBy(n.port, n.id); ok {
 			ns = append(ns, n)
 		}
 	})
 	return e.Unit.claim(ns)
 }
 
-// setMapLocked makes m the LUN map; it differs from the present one at lun. Nexuses
+// setMapLocked makes m the LUN map; it differs from the present one at u. Nexuses
 // that see another list of units than before are told. tg.mu is held.
-func (tg *Target) setMapLocked(m *lunMap, lun uint16) {
+func (tg *Target) setMapLocked(m *lunMap, u *Unit) {
 	tg.lunMap.Store(m)
 	tg.eachNexusLocked(func(n *Nexus) {
-		old, view := n.view.Load(), m.view(n.id)
+		old, view := n.view.Load(), m.view(n.port, n.id)
 		n.view.Store(view)
 		if view.sameUnits(old) {
 			return
 		}
 		n.raiseUA(ASCReportedLUNsDataHasChanged)
-		k := LUNAdded
-		if view.find(lun) < 0 {
-			k = LUNRemoved
+		if i := view.findUnit(u); i >= 0 {
+			n.fe.Event(Event{Kind: LUNAdded, LUN: view.list[i].LUN})
+		} else if i := old.findUnit(u); i >= 0 {
+			n.fe.Event(Event{Kind: LUNRemoved, LUN: old.list[i].LUN})
 		}
-		n.fe.Event(Event{Kind: k, LUN: lun})
 	})
 }
 
@@ -115,6 +115,7 @@ func (tg *Target) Remap(lun uint16, o MapOptions, deadline time.Duration, done f
 		return fmt.Errorf("target %s has no LUN %d", tg.conf.Name, lun)
 	}
 	old, u := m.list[i], m.list[i].Unit
+	o.Address = old.Address
 	if tg.removing[u] != 0 {
 		return tg.removingError(u)
 	}
@@ -124,15 +125,16 @@ func (tg *Target) Remap(lun uint16, o MapOptions, deadline time.Duration, done f
 	}
 	var hidden, stay []*Nexus
 	tg.eachNexusLocked(func(n *Nexus) {
-		switch {
-		case n.view.Load().find(lun) < 0:
-		case e.seenBy(n.id):
+		if n.view.Load().findUnit(u) < 0 {
+			return
+		}
+		if _, ok := e.seenBy(n.port, n.id); ok {
 			stay = append(stay, n)
-		default:
+		} else {
 			hidden = append(hidden, n)
 		}
 	})
-	tg.setMapLocked(m.changed(i, o), lun)
+	tg.setMapLocked(m.changed(i, o), u)
 
 	j := newJoint(done)
 	for _, n := range hidden {
@@ -225,7 +227,7 @@ func (tg *Target) removeUnit(u *Unit, deadline time.Duration, j *joint) bool {
 	u.mu.Lock()
 	delete(u.targets, tg)
 	u.mu.Unlock()
-	tg.setMapLocked(m.without(i), m.list[i].LUN)
+	tg.setMapLocked(m.without(i), u)
 	tg.mu.Unlock()
 
 	j.add(1)
@@ -257,13 +259,14 @@ func (tg *Target) removedLocked(u *Unit) {
 	}
 }
 
-// event tells the nexuses that see e's LUN.
-func (tg *Target) event(e Event) {
+// event tells the nexuses that see u, with the number that they know it by.
+func (tg *Target) event(k EventKind, u *Unit) {
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
 	tg.eachNexusLocked(func(n *Nexus) {
-		if n.view.Load().find(e.LUN) >= 0 {
-			n.fe.Event(e)
+		m := n.view.Load()
+		if i := m.findUnit(u); i >= 0 {
+			n.fe.Event(Event{Kind: k, LUN: m.list[i].LUN})
 		}
 	})
 }

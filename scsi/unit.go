@@ -194,18 +194,8 @@ func (u *Unit) writeProtected() bool { return u.condition.Load()&conditionWP != 
 
 // event tells every nexus that sees the unit. Without locks.
 func (u *Unit) event(k EventKind) {
-	u.mu.Lock()
-	type place struct {
-		tg  *Target
-		lun uint16
-	}
-	places := make([]place, 0, len(u.targets))
-	for tg, lun := range u.targets {
-		places = append(places, place{tg, lun})
-	}
-	u.mu.Unlock()
-	for _, p := range places {
-		p.tg.event(Event{Kind: k, LUN: p.lun})
+	for _, tg := range u.mappedBy() {
+		tg.event(k, u)
 	}
 }
 

@@ -50,12 +50,23 @@ func (tg *Target) users(u *Unit) (us []User) {
 		for i := range list {
 			e := &list[i]
 			if u == nil || e.Unit == u {
-				us = append(us, User{Initiator: n.id, Target: tg.conf.Name, LUN: int(e.LUN), Disk: e.Unit.Name(),
+				us = append(us, User{Initiator: n.id, Target: tg.conf.Name, LUN: tg.lunOf(e.Unit), Disk: e.Unit.Name(),
 					ReadOnly: !e.writable(), InFlight: e.Unit.inFlight(n)})
 			}
 		}
 	})
 	return us
+}
+
+// lunOf is the target's number for u, whatever number ports show it under; -1: it is not
+// mapped.
+func (tg *Target) lunOf(u *Unit) int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if lun, ok := u.targets[tg]; ok {
+		return int(lun)
+	}
+	return -1
 }
 
 // inFlight counts n's tasks.

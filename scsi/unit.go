@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vtgt/vtgt/backing"
+	"github.com/vtgt/vtgt/internal/loop"
 )
 
 // UnitConfig describes a logical unit. It does not change while the unit lives.
@@ -38,6 +39,9 @@ type UnitConfig struct {
 	// Shared: initiators of several names may write the unit; see
 	// Unit.SetShared.
 	Shared bool
+	// Memory keeps what initiators may have saved (mode pages, …); nil: nothing
+	// can be saved, and initiators are told so.
+	Memory Memory
 	// Log gets what an operator should know; nil: silence.
 	Log *slog.Logger
 }
@@ -87,6 +91,7 @@ type Unit struct {
 	shared    bool
 	writers   map[*Nexus]bool // see unit_share.go; false: sees the unit no longer
 	past      Stats           // of lanes that are gone
+	saves     *loop.JobQueue  // see memory.go; nil until the first
 	resizing  bool
 	closed    bool
 	queueErr  bool // a failure to open a queue was logged

@@ -92,6 +92,8 @@ type Info struct {
 	// Volatile: an acknowledged write may be lost with the power until a Sync
 	// (write cache on). False for writethrough.
 	Volatile bool
+	// Cached: what was read stays in the host's memory for a while.
+	Cached bool
 	// Rotational: a spinning medium.
 	Rotational bool
 	// Extents is supported.

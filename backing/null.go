@@ -18,7 +18,7 @@ func openNull(spec, rest string, o Options) (Store, error) {
 		return nil, err
 	}
 	s := &nullStore{}
-	s.p.Store(&Info{Size: o.Size, BlockAlign: 1, DiscardGranularity: 1, DiscardZeroes: true, ReadOnly: o.ReadOnly, Extents: true})
+	s.p.Store(&Info{Size: o.Size, BlockAlign: 1, DiscardGranularity: 1, DiscardZeroes: true, ReadOnly: o.ReadOnly, Extents: true, Cached: true})
 	return s, nil
 }
 

@@ -67,6 +67,9 @@ const (
 	// ended, and no later one starts before it ends (reservations, MODE
 	// SELECT, …: what changes how other commands are judged).
 	cmdExclusive
+	// cmdBlocks: reads or writes the range that Task.lbaRange says and nothing
+	// else.
+	cmdBlocks
 	// cmdRange: reads, then writes as one action (COMPARE AND WRITE, ORWRITE):
 	// no overlapping READ or WRITE runs meanwhile, see gate.go. Its range is
 	// what Task.lbaRange says.

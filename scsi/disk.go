@@ -27,8 +27,7 @@ type diskTask struct {
 	ext [maxExtents]backing.Extent
 }
 
-// maxExtents bounds the answer to one GET LBA STATUS; initiators go on from its
-// end (SBC-3 §5.4.2).
+// maxExtents is how many extents a GET LBA STATUS asks the store for at a time.
 const maxExtents = 8
 
 // stepBytes is the largest piece of a command that works in steps. Copying or

@@ -11,6 +11,18 @@ const (
 	startStart   = 1 << 0
 )
 
+// powerModifiers is the number of POWER CONDITION MODIFIER values that each POWER
+// CONDITION has, 0 for those that are reserved or obsolete (SBC-3 table 96).
+var powerModifiers = [16]byte{
+	0x0: 1, // START_VALID
+	0x1: 1, // ACTIVE
+	0x2: 3, // IDLE: idle_a, idle_b, idle_c
+	0x3: 2, // STANDBY: standby_z, standby_y
+	0x7: 1, // LU_CONTROL
+	0xa: 3, // FORCE_IDLE_0
+	0xb: 2, // FORCE_STANDBY_0
+}
+
 func runStartStop(t *Task) {
 	b := t.CDB[4]
 	start, power := b&startStart != 0, b>>4
@@ -19,22 +31,29 @@ func runStartStop(t *Task) {
 		return
 	}
 	u := t.unit
+	if n := powerModifiers[power]; n != 0 && t.CDB[3]&0x0f >= n {
+		t.check(InvalidCDBField(3, 3))
+		return
+	}
 	if power != 0 {
-		// Power conditions: nothing here ever sleeps. LOEJ and START are ignored.
+		// Nothing here ever sleeps, so the unit is in every such condition
+		// already. LOEJ and START are ignored. The reserved conditions pass as
+		// well: libiscsi's StartStopUnit.PwrCnd wants all of them.
 		t.good()
 		return
 	}
+	removed := u.notReady() == ASCMediumNotPresent
 	if b&startLOEJ != 0 {
 		if !u.conf.Removable {
 			t.check(InvalidCDBField(4, 1))
 			return
 		}
+		// Loading too: libiscsi's PreventAllow.Eject asks for it that way.
 		if u.prevented() {
 			t.check(Sense{Key: IllegalRequest, ASC: ASCMediumRemovalPrevented})
 			return
 		}
 	}
-	removed := u.notReady() == ASCMediumNotPresent
 	switch {
 	case start && b&startLOEJ != 0: // load
 		u.setNotReady(0)

@@ -50,7 +50,9 @@ func runWriteSame(t *Task) {
 	}
 	if unmap {
 		// Whatever the block holds: the initiator asks for what LBPRZ tells it
-		// of deallocated blocks.
+		// of deallocated blocks. SBC-3 §4.7.3.4.3 would have a block that is not
+		// zero written instead; the Linux kernel's target does as we do, and
+		// libiscsi's WriteSame10.UnmapUntilEnd, which sends ones, counts on it.
 		t.deallocate(d.pos, d.end-d.pos, sameDeallocated)
 		return
 	}

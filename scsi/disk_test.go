@@ -653,6 +653,11 @@ func TestStartStop(t *testing.T) {
 		n := r.nexus()
 		n.expect("05 24/00 cdb 4.1", "1b 00 00 00 02 00", nil, 0)
 		n.expect("05 24/00 cdb 4.1", "1b 00 00 00 03 00", nil, 0)
+		n.expect("05 24/00 cdb 3.3", "1b 00 00 01 01 00", nil, 0) // START_VALID with a modifier
+		n.expect("05 24/00 cdb 3.3", "1b 00 00 03 20 00", nil, 0) // idle_d
+		n.expect("05 24/00 cdb 3.3", "1b 00 00 02 b0 00", nil, 0)
+		n.expect("good", "1b 00 00 02 20 00", nil, 0) // idle_c
+		n.expect("good", "1b 00 00 01 30 00", nil, 0) // standby_y
 		n.expect("good", "1b 01 00 00 00 00", nil, 0)
 		if o := r.st.ops; len(o) != 1 || o[0].kind != backing.Sync {
 			t.Errorf("stop: %+v", o)
@@ -693,6 +698,7 @@ func TestStartStop(t *testing.T) {
 		other.expect("05 53/02", "1b 00 00 00 02 00", nil, 0)
 		n.expect("good", "1e 00 00 00 00 00", nil, 0)
 		n.expect("good", "1b 00 00 00 02 00", nil, 0)
+		n.expect("good", "1b 00 00 00 02 00", nil, 0) // it is out: GOOD again
 		for _, cdb := range []string{tur, "28 00 00000000 00 0001 00", "2a 00 00000000 00 0001 00", "25 00000000000000 00 00",
 			"9e 10 0000000000000000 00000020 00 00", "35 02 00000000 00 0001 00", "34 00 00000000 00 0001 00",
 			"2f 02 00000000 00 0001 00", "9e 12 0000000000000000 00000020 00 00", "42 00 00000000 00 0000 00",
@@ -843,10 +849,36 @@ func TestGetLBAStatus(t *testing.T) {
 		wantBytes(t, "from 0", get(0), unhex(t, `00000034 00000000
 			0000000000000000 00000008 01000000
 			0000000000000008 00000010 00000000
-			0000000000000018 00000028 01000000`))
+			0000000000000018 000007e8 01000000`))
 		wantBytes(t, "from the middle", get(9)[8:8+16], unhex(t, "0000000000000009 0000000f 00000000"))
 		if c := n.expect("good", "9e 12 0000000000000000 00000008 00 00", nil, 256); c.t.InLen != 8 {
 			t.Error(c.t.InLen)
+		}
+		// REPORT TYPE: what is asked for, and that it was heeded.
+		typed := func(typ, room int) []byte {
+			return n.expect("good", fmt.Sprintf("9e 12 0000000000000000 %08x %02x 00", room, typ), nil, 256).in()
+		}
+		holes := `0000000000000000 00000008 01000000
+			0000000000000018 000007e8 01000000`
+		wantBytes(t, "not mapped", typed(1, 256), unhex(t, "00000024 00000007"+holes))
+		wantBytes(t, "mapped", typed(2, 256), unhex(t, "00000014 00000007 0000000000000008 00000010 00000000"))
+		wantBytes(t, "deallocated", typed(3, 256), unhex(t, "00000024 00000007"+holes))
+		wantBytes(t, "deallocated, no room", typed(3, 24), unhex(t, "00000014 00000003 0000000000000000 00000008 01000000"))
+		wantBytes(t, "anchored", typed(4, 256), unhex(t, "00000004 00000007"))
+		wantBytes(t, "unreadable", typed(16, 256), unhex(t, "00000004 00000007"))
+		n.expect("05 24/00 cdb 14.7", "9e 12 0000000000000000 00000100 05 00", nil, 256)
+		// Room for one descriptor: one is told of, the length says so.
+		wantBytes(t, "no room", n.expect("good", "9e 12 0000000000000000 00000018 00 00", nil, 256).in(),
+			unhex(t, "00000014 00000000 0000000000000000 00000008 01000000"))
+		// More extents than the store gives at a time, and more than one answer has.
+		for i := 0; i < 1<<20; i += 8192 {
+			r.st.b[i] = 1
+		}
+		if b := get(0); len(b) != 256 || b[2] != 1 || b[3] != 4 { // what 256 bytes have room for, the last in part
+			t.Errorf("%d bytes, %x", len(b), b[:8])
+		}
+		if b := n.expect("good", "9e 12 0000000000000000 00002000 02 00", nil, 8192).in(); len(b) != 8+64*16 || b[7] != 3 {
+			t.Errorf("%d bytes, %x", len(b), b[:8])
 		}
 		r.st.refuse = map[backing.Kind]bool{backing.Extents: true}
 		wantBytes(t, "unknown", get(1), unhex(t, "00000014 00000000 0000000000000001 000007ff 00000000"))
@@ -886,6 +918,35 @@ func TestReadDefects(t *testing.T) {
 	n := newRig(t, goldenConf(), newRigStore(1<<20)).nexus()
 	wantBytes(t, "10", n.expect("good", "37 00 1d 00000000 0020 00", nil, 64).in(), unhex(t, "00 1d 0000"))
 	wantBytes(t, "12", n.expect("good", "b7 08 00000000 00000020 00 00", nil, 64).in(), unhex(t, "00 08 0000 00000000"))
+}
+
+func TestPreFetch(t *testing.T) {
+	both(t, goldenConf(), 20<<20, func(t *testing.T, r *rig, n *rigNexus) {
+		n.expect("good", "34 00 00000000 00 0001 00", nil, 0) // the store keeps nothing
+		if len(r.st.ops) != 0 {
+			t.Errorf("%+v", r.st.ops)
+		}
+		r.st.info.Cached = true
+		const met = "CONDITION MET"
+		n.expect(met, "34 02 00000003 00 0401 00", nil, 0)
+		var at, sum int64 = 3 * 512, 0
+		for _, o := range r.st.ops {
+			if o.kind != backing.Read || o.off != at || o.len > stepBytes {
+				t.Errorf("%+v", o)
+			}
+			at += o.len
+			sum += o.len
+		}
+		if sum != 0x401*512 {
+			t.Errorf("%d bytes read", sum)
+		}
+		n.expect(met, "90 00 0000000000009f00 00000000 00 00", nil, 0) // to the end
+		n.expect(met, "34 00 0000a000 00 0000 00", nil, 0)             // nothing
+		n.expect(met, "90 00 0000000000000000 00008000 00 00", nil, 0)
+		n.expect("good", "90 00 0000000000000000 00008001 00 00", nil, 0) // more than it takes
+		r.st.fail = func(*backing.Op) error { return syscall.EIO }
+		n.expect("03 11/00 info 5", "34 00 00000005 00 0001 00", nil, 0)
+	})
 }
 
 // A CDB that is shorter than its command.

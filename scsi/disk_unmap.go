@@ -61,10 +61,10 @@ func runUnmap(t *Task) {
 			return
 		}
 		total += blocks // at most maxUnmapDescs times 2^32
-	}
-	if total > maxUnmapBlocks {
-		t.check(InvalidParamField(unmapHeaderLen+8, -1))
-		return
+		if total > maxUnmapBlocks {
+			t.check(InvalidParamField(unmapHeaderLen+i*unmapDescLen+8, -1))
+			return
+		}
 	}
 	d := &t.disk
 	d.tmp, d.count, d.next = b, count, 0

@@ -49,7 +49,7 @@ func rangeOf(t *Task) (lba, blocks uint64) {
 	switch {
 	case t.cmd == nil:
 		return 0, 0
-	case t.cmd.flags&(cmdFast|cmdRange) != 0:
+	case t.cmd.flags&(cmdFast|cmdBlocks|cmdRange) != 0:
 		return t.lbaRange()
 	case t.cmd.flags&cmdWrite != 0:
 		return 0, 1<<64 - 1

@@ -37,7 +37,7 @@ func (lu *laneUnit) submitSlow(t *Task) {
 	if t.Attr != Simple && t.Attr != Ordered && t.Attr != HeadOfQueue {
 		// ACA: NormACA is zero, there never is an ACA condition (SAM-5 §8.6.5).
 		lu.inflight.Add(1)
-		t.check(InvalidCDBField(0, -1))
+		t.check(Sense{Key: IllegalRequest, ASC: ASCInvalidMessage})
 		return
 	}
 	s.class = classOf(t)

@@ -69,6 +69,7 @@ const (
 	ASCReportedLUNsDataHasChanged   ASC = 0x3f0e
 	ASCInternalTargetFailure        ASC = 0x4400
 	ASCCommandSequenceError         ASC = 0x2c00
+	ASCInvalidMessage               ASC = 0x4900
 	ASCOverlappedCommands           ASC = 0x4e00
 	ASCMediumRemovalPrevented       ASC = 0x5302
 	ASCInsufficientResources        ASC = 0x5503

@@ -233,5 +233,6 @@ func (nu *nexusUnit) lost() {
 	if u.reserved == nu {
 		u.setReservation(nil)
 	}
+	delete(u.disk.prevent, nu)
 	nu.raise(ASCNexusLoss)
 }

@@ -52,6 +52,23 @@ func (s *HoldStore) Wait(tb testing.TB, n int) []*Held {
 	}
 }
 
+// Some waits until any operations are held and returns them in order of arrival.
+func (s *HoldStore) Some(tb testing.TB) []*Held {
+	tb.Helper()
+	for limit := time.Now().Add(30 * time.Second); ; {
+		s.mu.Lock()
+		h := append([]*Held(nil), s.held...)
+		s.mu.Unlock()
+		if len(h) > 0 {
+			return h
+		}
+		if time.Now().After(limit) {
+			tb.Fatal("no operation is held")
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
+}
+
 // Stay checks that n operations are held and that it stays so for a while.
 func (s *HoldStore) Stay(tb testing.TB, n int) []*Held {
 	tb.Helper()

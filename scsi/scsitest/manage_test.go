@@ -203,6 +203,101 @@ func TestTAS(t *testing.T) {
 	h.b.noUA()
 }
 
+// TestFunctions: every function, as to whose tasks it ends, who hears of it and
+// what it answers. a issues it; a has one task in the store and one that waits for
+// its turn, b, which is another nexus of another target, has one of each as well.
+func TestFunctions(t *testing.T) {
+	const none = scsi.ASC(0)
+	for _, c := range []struct {
+		f          scsi.TMFunc
+		ends       [2]int // tasks of a, of b
+		ua         [2]scsi.ASC
+		want, idle scsi.TMResponse // with tasks, without
+	}{
+		{scsi.AbortTask, [2]int{1, 0}, [2]scsi.ASC{none, none}, scsi.TMComplete, scsi.TMNoTask},
+		{scsi.AbortTaskSet, [2]int{2, 0}, [2]scsi.ASC{none, none}, scsi.TMComplete, scsi.TMComplete},
+		{scsi.ClearTaskSet, [2]int{2, 2}, [2]scsi.ASC{none, scsi.ASCCommandsClearedByAnother}, scsi.TMComplete, scsi.TMComplete},
+		{scsi.LUNReset, [2]int{2, 2}, [2]scsi.ASC{scsi.ASCBusDeviceReset, scsi.ASCBusDeviceReset}, scsi.TMComplete, scsi.TMComplete},
+		{scsi.TargetWarmReset, [2]int{2, 2}, [2]scsi.ASC{scsi.ASCBusReset, scsi.ASCBusReset}, scsi.TMComplete, scsi.TMComplete},
+		{scsi.TargetColdReset, [2]int{2, 2}, [2]scsi.ASC{scsi.ASCBusReset, scsi.ASCBusReset}, scsi.TMComplete, scsi.TMComplete},
+		{scsi.NexusReset, [2]int{2, 0}, [2]scsi.ASC{scsi.ASCNexusLoss, none}, scsi.TMComplete, scsi.TMComplete},
+		{scsi.QueryTask, [2]int{}, [2]scsi.ASC{}, scsi.TMSucceeded, scsi.TMComplete},
+		{scsi.QueryTaskSet, [2]int{}, [2]scsi.ASC{}, scsi.TMSucceeded, scsi.TMComplete},
+		{scsi.QueryAsyncEvent, [2]int{}, [2]scsi.ASC{}, scsi.TMComplete, scsi.TMComplete},
+		{scsi.ClearACA, [2]int{}, [2]scsi.ASC{}, scsi.TMNotSupported, scsi.TMNotSupported},
+		{scsi.TMFunc(99), [2]int{}, [2]scsi.ASC{}, scsi.TMNotSupported, scsi.TMNotSupported},
+	} {
+		t.Run(c.f.String(), func(t *testing.T) {
+			h := newHeld(t)
+			h.b.Start(scsi.Simple, read(2), nil, 512)
+			first := h.a.Start(scsi.Simple, read(1), nil, 512)
+			h.st.Wait(t, 2)
+			h.a.Start(scsi.Ordered, read(3), nil, 512)
+			h.b.Start(scsi.Simple, read(4), nil, 512)
+			h.st.Stay(t, 2)
+			if r := h.a.Manage(c.f, first.Tag, 0); r != c.want {
+				t.Fatal(r)
+			}
+			for k, i := range []*Initiator{h.a, h.b} {
+				i.wantAborted(c.ends[k])
+			}
+			// What is left goes on, one after the other.
+			for left := 4 - c.ends[0] - c.ends[1]; left > 0; {
+				hs := h.st.Some(t)
+				goAll(hs)
+				left -= len(hs)
+			}
+			for k, i := range []*Initiator{h.a, h.b} {
+				for range 2 - c.ends[k] {
+					if e := i.Ended(); e.Aborted || e.Status != scsi.StatusGood {
+						t.Fatalf("task %d: %v, aborted %v", e.Tag, e.Status, e.Aborted)
+					}
+				}
+				if c.ua[k] != none {
+					if r := i.Manage(scsi.QueryAsyncEvent, 0, 0); r != scsi.TMSucceeded {
+						t.Fatalf("with a unit attention pending: %v", r)
+					}
+					i.ua(c.ua[k])
+				}
+				i.noUA()
+			}
+			if r := h.a.Manage(c.f, first.Tag, 0); r != c.idle {
+				t.Fatalf("without tasks: %v", r)
+			}
+		})
+	}
+}
+
+// TestNexusReset: it ends what the nexus holds: RESERVE and the prevention of
+// medium removal.
+func TestNexusReset(t *testing.T) {
+	h := newHeldConf(t, scsi.UnitConfig{Removable: true})
+	reserve, prevent, eject := []byte{0x16, 0, 0, 0, 0, 0}, []byte{0x1e, 0, 0, 0, 1, 0}, []byte{0x1b, 0, 0, 0, 2, 0}
+	for _, cdb := range [][]byte{reserve, prevent} {
+		if e := h.a.Do(cdb, nil, 0); e.Status != scsi.StatusGood {
+			t.Fatal(e.Status)
+		}
+	}
+	if e := h.b.Do(eject, nil, 0); e.Status != scsi.StatusReservationConflict {
+		t.Fatal(e.Status)
+	}
+	if e := h.a.Do([]byte{0x17, 0, 0, 0, 0, 0}, nil, 0); e.Status != scsi.StatusGood {
+		t.Fatal(e.Status)
+	}
+	if e := h.b.Do(eject, nil, 0); e.Status != scsi.StatusCheckCondition {
+		t.Fatal(e.Status)
+	}
+	if e := h.a.Do(reserve, nil, 0); e.Status != scsi.StatusGood {
+		t.Fatal(e.Status)
+	}
+	if r := h.a.Manage(scsi.NexusReset, 0, 0); r != scsi.TMComplete {
+		t.Fatal(r)
+	}
+	if e := h.b.Do(eject, nil, 0); e.Status != scsi.StatusGood {
+		t.Fatal(e.Status)
+	}
+}
+
 // TestNexusLoss: closing a nexus ends its tasks and its RESERVE.
 func TestNexusLoss(t *testing.T) {
 	h := newHeld(t)

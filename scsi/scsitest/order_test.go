@@ -20,6 +20,11 @@ type held struct {
 
 func newHeld(t *testing.T) *held {
 	t.Helper()
+	return newHeldConf(t, scsi.UnitConfig{})
+}
+
+func newHeldConf(t *testing.T, c scsi.UnitConfig) *held {
+	t.Helper()
 	g, err := loop.NewGroup(loop.Config{Loops: 2, Strict: true})
 	if err != nil {
 		t.Fatal(err)
@@ -29,7 +34,7 @@ func newHeld(t *testing.T) *held {
 		t.Fatal(err)
 	}
 	h := &held{st: &HoldStore{Store: mem}}
-	h.Rig = NewRig(t, g, h.st, scsi.UnitConfig{})
+	h.Rig = NewRig(t, g, h.st, c)
 	tg, p1 := h.Target("one", 0)
 	_, p2 := h.Target("two", 0)
 	h.tg = tg
@@ -193,6 +198,43 @@ func TestRange(t *testing.T) {
 	h.b.want(c2)
 	h.st.Wait(t, 1)[0].Go()
 	h.b.want(side)
+}
+
+// TestRangeVerify: VERIFY sees a COMPARE AND WRITE as a whole, and WRITE SAME waits
+// only where it overlaps one.
+func TestRangeVerify(t *testing.T) {
+	h := newHeld(t)
+	c := h.a.Start(scsi.Simple, CompareAndWrite(10, 2), make([]byte, 2048), 0)
+	h.st.Wait(t, 1)
+	verify := h.b.Start(scsi.Simple, CDB10(0x2f, 11, 1), nil, 0)
+	side := h.b.Start(scsi.Simple, CDB10(0x2f, 12, 1), nil, 0)
+	same := h.b.Start(scsi.Simple, CDB10(0x41, 9, 1), make([]byte, 512), 0)
+	h.b.want(same) // zeros: no WRITE of the store
+	hs := h.st.Stay(t, 2)
+	if hs[1].Op.Off != 12*512 {
+		t.Fatalf("beside the range runs offset %d", hs[1].Op.Off)
+	}
+	hs[1].Go()
+	h.b.want(side)
+	hs[0].Go()
+	hs = h.st.Stay(t, 1) // c's write
+	hs[0].Go()
+	h.a.want(c)
+	h.st.Wait(t, 1)[0].Go()
+	h.b.want(verify)
+}
+
+// TestACA: there never is an ACA condition.
+func TestACA(t *testing.T) {
+	h := newHeld(t)
+	h.a.Start(scsi.ACA, read(1), nil, 512)
+	e := h.a.Ended()
+	if k, a := SenseOf(e); e.Status != scsi.StatusCheckCondition || k != scsi.IllegalRequest || a != scsi.ASCInvalidMessage {
+		t.Fatalf("%v %x %v", e.Status, k, a)
+	}
+	if r := h.a.Manage(scsi.ClearACA, 0, 0); r != scsi.TMNotSupported {
+		t.Fatal(r)
+	}
 }
 
 // TestRangeAbort: an aborted COMPARE AND WRITE that waits lets go of those that

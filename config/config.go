@@ -114,6 +114,8 @@ type LUN struct {
 	// Initiators are patterns of the names of initiators that see the LUN;
 	// empty: all.
 	Initiators List
+	// Address says where ring exports show the LUN.
+	Address Address
 }
 
 // Target is a SCSI target device.
@@ -123,6 +125,8 @@ type Target struct {
 	LUNs []LUN
 	// ISCSI exports the target at every portal; nil: it does not.
 	ISCSI *TargetISCSI
+	// VHost exports the target to one virtual machine; nil: it does not.
+	VHost *TargetVHost
 }
 
 // TargetISCSI is a target's iSCSI export.

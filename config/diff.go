@@ -65,19 +65,25 @@ func Diff(old, new *Config) []Change {
 
 	for i := range old.Targets {
 		if t := &old.Targets[i]; newTargets[t.Name] == nil {
-			add(Remove, "target", t.Name, t.iscsi())
+			add(Remove, "target", t.Name, t.exports())
 		}
 	}
 	for i := range new.Targets {
 		t := &new.Targets[i]
 		o := oldTargets[t.Name]
 		if o == nil {
-			add(Add, "target", t.Name, t.iscsi())
+			add(Add, "target", t.Name, t.exports())
 			o = &Target{}
-		} else if a, b := o.iscsi(), t.iscsi(); a != b {
-			add(Modify, "target", t.Name, a+" -> "+b)
-		} else if ch := accessChanges(o.ISCSI, t.ISCSI); len(ch) > 0 {
-			add(Modify, "target", t.Name, strings.Join(ch, ", "))
+		} else {
+			ch := vhostChanges(o, t)
+			if a, b := o.iscsi(), t.iscsi(); a != b {
+				ch = append([]string{a + " -> " + b}, ch...)
+			} else {
+				ch = append(accessChanges(o.ISCSI, t.ISCSI), ch...)
+			}
+			if len(ch) > 0 {
+				add(Modify, "target", t.Name, strings.Join(ch, ", "))
+			}
 		}
 		for _, l := range o.LUNs {
 			if t.lun(l.LUN) == nil {
@@ -152,6 +158,9 @@ func (l LUN) detail() string {
 	}
 	if l.Initiators != "" {
 		s += " for " + l.Initiators.String()
+	}
+	if n := l.Address.VHostTarget; n != 0 {
+		s += fmt.Sprintf(" at virtio target %d", n)
 	}
 	return s
 }

@@ -108,7 +108,7 @@ func (d *decoder) target(t *Target, n *yaml.Node, p string) {
 					"disk":       d.str(&l.Disk),
 					"readOnly":   d.bool(&l.ReadOnly),
 					"initiators": d.words(&l.Initiators, "pattern"),
-					"address":    nil,
+					"address":    d.address(&l.Address),
 				})
 				if ok && !stated {
 					d.add(nodePos(n), p+".lun", p+" has no key \"lun\"", "give it a number, such as {lun: 0, disk: NAME}")
@@ -120,9 +120,12 @@ func (d *decoder) target(t *Target, n *yaml.Node, p string) {
 			t.ISCSI = &TargetISCSI{}
 			d.mapping(n, p, d.targetISCSI(t.ISCSI))
 		},
-		"vhost": nil,
-		"vio":   nil,
-		"xen":   nil,
+		"vhost": func(n *yaml.Node, p string) {
+			t.VHost = &TargetVHost{}
+			d.mapping(n, p, d.targetVHost(t.VHost))
+		},
+		"vio": nil,
+		"xen": nil,
 	})
 }
 

@@ -240,6 +240,7 @@ func (v *validator) identity(d *Disk, p string, serials, naas map[string]string)
 
 func (v *validator) targets() {
 	names, iqns := map[string]string{}, map[string]string{}
+	sockets := map[string]string{v.c.API.Socket: "api.socket"}
 	for i := range v.c.Targets {
 		t, p := &v.c.Targets[i], at("targets", i)
 		v.name("target", p, t.Name, names)
@@ -269,6 +270,9 @@ func (v *validator) targets() {
 			} else {
 				disks[l.Disk] = lp + ".disk"
 			}
+		}
+		if t.VHost != nil {
+			v.vhost(t, p+".vhost", sockets)
 		}
 		if t.ISCSI == nil {
 			continue
@@ -312,9 +316,12 @@ func (v *validator) diskNames() string {
 	return "add it under disks:, or use one of " + strings.Join(names, ", ")
 }
 
-// sharing refuses a disk that two targets may write and nobody declared shared.
+// sharing refuses a disk that two targets, or two exports of one, may write and nobody
+// declared shared.
 func (v *validator) sharing() {
-	type user struct{ target, path string }
+	// guest is who writes where that can be one virtual machine only: two sockets
+	// of one are two paths of one initiator.
+	type user struct{ target, path, guest string }
 	first := map[string]user{}
 	said := map[string]bool{}
 	for i := range v.c.Targets {
@@ -324,10 +331,20 @@ func (v *validator) sharing() {
 			if d == nil || d.Shared || d.ReadOnly || l.ReadOnly {
 				continue
 			}
-			u := user{t.Name, at(at("targets", i)+".luns", j) + ".disk"}
+			u := user{target: t.Name, path: at(at("targets", i)+".luns", j) + ".disk"}
+			switch {
+			case t.VHost == nil:
+			case t.ISCSI == nil:
+				u.guest = t.initiator()
+			case l.Initiators == "": // else the mask decides
+				v.add(u.path, "write shared: true at the disk if the initiators know of each other, or readOnly: true at the LUN, or say with initiators: who sees it", "disk %q could be written by the virtual machine at %s and by iSCSI initiators of target %q at once", l.Disk, clip(t.VHost.Socket), t.Name)
+			}
 			o, used := first[l.Disk]
 			if !used {
 				first[l.Disk] = u
+				continue
+			}
+			if u.guest != "" && u.guest == o.guest {
 				continue
 			}
 			if o.path[:strings.Index(o.path, ".")] != at("targets", i) && !said[u.path] {

@@ -119,9 +119,11 @@ func NewPort(c Config) (*Port, error) {
 	return p, nil
 }
 
-// InitiatorID is the name under which the core knows the initiator port id.
+// InitiatorID is the name under which the core knows the initiator port id: all of it
+// is the initiator's name (scsi.InitiatorID.Name), because two identifiers are two
+// initiators, which must not write a disk that is not shared.
 func InitiatorID(id [16]byte) scsi.InitiatorID {
-	return scsi.InitiatorID("srp,i,0x" + hex.EncodeToString(id[:]))
+	return scsi.InitiatorID("srp." + hex.EncodeToString(id[:]))
 }
 
 // Nexus is the port's nexus.

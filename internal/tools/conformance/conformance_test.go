@@ -57,11 +57,16 @@ func TestParseList(t *testing.T) {
 }
 
 func TestMatch(t *testing.T) {
-	for s, want := range map[string]bool{"Read10.Async": true, "ReadOnly.ReadOnlySBC": true, "iSCSIcmdsn.x": true, "Unmap.Simple": false, "iSCSITMF.x": false} {
+	globs := []string{"Read*", "iSCSIcmdsn", "WriteSame10.Unmap*"}
+	for s, want := range map[string]bool{"Read10.Async": true, "ReadOnly.ReadOnlySBC": true, "iSCSIcmdsn.x": true,
+		"Unmap.Simple": false, "iSCSITMF.x": false, "WriteSame10.UnmapUnaligned": true, "WriteSame10.Simple": false} {
 		suite, name, _ := strings.Cut(s, ".")
-		if got := match(defaults, test{suite, name}); got != want {
+		if got := match(globs, test{suite, name}); got != want {
 			t.Errorf("%s: got %t", s, got)
 		}
+	}
+	if !match([]string{"*"}, test{"Any", "thing"}) {
+		t.Error("* does not match everything")
 	}
 }
 
@@ -81,6 +86,12 @@ func TestReport(t *testing.T) {
 		{"target died", test{"Read6", "Simple"}, map[string]result{"A": r(died), "B": r(pass)}, true, 1},
 		{"skipped on one layout", test{"WriteSame10", "Unmap"}, map[string]result{"A": r(skip), "B": r(pass)}, true, 0},
 		{"skipped everywhere", test{"WriteSame10", "Unmap"}, map[string]result{"A": r(skip), "B": r(skip)}, true, 1},
+		{"passes nowhere", test{"WriteSame10", "Unmap"}, map[string]result{"A": r(fail), "B": r(skip)}, true, 1},
+		{"an allowed failure", test{"GetLBAStatus", "UnmapSingle"}, map[string]result{"A": r(skip), "B": r(pass), "C": r(fail)}, true, 0},
+		{"the allowance is for C", test{"GetLBAStatus", "UnmapSingle"}, map[string]result{"B": r(fail), "C": r(fail)}, true, 1},
+		{"it has to pass elsewhere", test{"GetLBAStatus", "UnmapSingle"}, map[string]result{"A": r(skip), "B": r(skip), "C": r(fail)}, true, 1},
+		{"no target passes it", test{"iSCSITMF", "LUNResetSimpleAsync"}, map[string]result{"A": r(fail), "B": r(fail), "C": r(fail)}, true, 0},
+		{"but it must not hang", test{"iSCSITMF", "LUNResetSimpleAsync"}, map[string]result{"A": r(fail), "B": r(hang)}, true, 1},
 		{"an allowed skip", test{"WriteAtomic16", "VPD"}, map[string]result{"A": r(skip), "B": r(skip)}, true, 0},
 		{"the allowance is for skips only", test{"WriteAtomic16", "VPD"}, map[string]result{"A": r(fail), "B": r(skip)}, true, 1},
 		{"a peer is not judged", test{"Read6", "Simple"}, map[string]result{"A": r(fail)}, false, 0},

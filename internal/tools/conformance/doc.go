@@ -8,7 +8,7 @@
 // skipped test as a success: what it prints is parsed instead.
 //
 // Some tests need a certain kind of disk, so they run over several configurations of
-// one. For vtgt the run fails when a test fails or hangs anywhere, or was skipped
-// everywhere, unless the list in expect.go names it with its reason. A peer is
+// one. For vtgt the run fails when a test fails or hangs anywhere, or passes
+// nowhere, unless the list in expect.go names it with its reason. A peer is
 // measured, not judged: its run fails only when the harness does (or with -strict).
 package main

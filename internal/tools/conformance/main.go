@@ -31,7 +31,7 @@ func main() {
 	var families, names string
 	flag.StringVar(&o.peer, "peer", "vtgt", "what to test: vtgt or tgtd")
 	flag.StringVar(&o.vtgt, "vtgt", "bin/vtgt", "vtgt's binary")
-	flag.StringVar(&families, "families", strings.Join(defaults, ","), "globs of SUITE or SUITE.NAME; * is everything")
+	flag.StringVar(&families, "families", "*", "globs of SUITE or SUITE.NAME, separated by commas")
 	flag.StringVar(&names, "configs", "A,B,C,D", "disk configurations")
 	flag.IntVar(&o.jobs, "jobs", min(4, runtime.NumCPU()), "tests at a time, each with disks of its own")
 	flag.DurationVar(&o.limit, "timeout", 30*time.Second, "limit of one test")

@@ -15,11 +15,6 @@ type test struct{ suite, name string }
 
 func (t test) String() string { return t.suite + "." + t.name }
 
-// defaults are the suites of a plain disk. The globs take in a suite of commands that
-// come later (WriteAtomic16): it runs and is reported, see expect.go.
-var defaults = []string{"Read*", "Write*", "Verify*", "Inquiry", "Mandatory", "ModeSense6",
-	"TestUnitReady", "iSCSIResiduals", "iSCSIcmdsn", "iSCSIdatasn"}
-
 // list asks the program for its tests.
 func list(ctx context.Context, program string) ([]test, error) {
 	out, err := exec.CommandContext(ctx, program, "-l").Output()

@@ -20,6 +20,8 @@ type diskTask struct {
 	count, next int
 	// tmp is the buffer of commands with several steps (Task.buf).
 	tmp []byte
+	// mode is what a MODE SELECT asks for.
+	mode modeState
 	// one and cutv are vectors for store operations.
 	one  [1][]byte
 	cutv [8][]byte
@@ -61,6 +63,11 @@ func newDisk(u *Unit) deviceServer {
 		have = featFull
 		if u.conf.Thin {
 			have = featThin
+		}
+		if u.conf.Memory != nil {
+			have |= featSaves
+		} else {
+			have |= featForgets
 		}
 	}
 	for i := range diskTable {

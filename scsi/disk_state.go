@@ -13,6 +13,12 @@ type diskState struct {
 	cacheOff atomic.Bool
 	// swp is the SWP bit; Unit.writeProtected has it among other reasons.
 	swp atomic.Bool
+	// quiet: LBPERE was cleared: thresholds are not reported.
+	quiet atomic.Bool
+	// saved are the mode parameters to begin with; nil: the default ones.
+	saved atomic.Pointer[modeState]
+	// saveErr: that something could not be saved was logged.
+	saveErr atomic.Bool
 	// prevent are the nexuses that prevent medium removal; Unit.mu. One that is
 	// gone from the unit counts no more.
 	prevent map[*nexusUnit]struct{}
@@ -30,8 +36,23 @@ func (u *Unit) writeThrough() backing.Flags {
 	return 0
 }
 
-// modeDefault is the state after a reset.
-func (u *Unit) modeDefault() modeState { return modeState{wce: u.volatileCache()} }
+// modeDefault is the state of a new unit.
+func (u *Unit) modeDefault() modeState {
+	return modeState{wce: u.volatileCache(), lbpere: u.conf.Thin}
+}
+
+// modeSaved is the state after a reset.
+func (u *Unit) modeSaved() modeState {
+	p := u.disk.saved.Load()
+	if p == nil {
+		return u.modeDefault()
+	}
+	s := *p
+	// What there is may be another than when it was saved.
+	s.wce = s.wce && u.volatileCache()
+	s.lbpere = s.lbpere && u.conf.Thin
+	return s
+}
 
 // modeCurrent is the present state.
 func (u *Unit) modeCurrent() modeState {
@@ -40,6 +61,7 @@ func (u *Unit) modeCurrent() modeState {
 		dSense: u.dSense.Load(),
 		swp:    u.disk.swp.Load(),
 		tas:    u.tas.Load(),
+		lbpere: u.conf.Thin && !u.disk.quiet.Load(),
 	}
 }
 
@@ -47,7 +69,8 @@ func (u *Unit) modeCurrent() modeState {
 func (u *Unit) modeSet(s modeState) {
 	u.disk.cacheOff.Store(u.volatileCache() && !s.wce)
 	u.disk.swp.Store(s.swp)
-	u.setWriteProtected(s.swp)
+	u.disk.quiet.Store(!s.lbpere)
+	u.setSoftwareProtected(s.swp)
 	u.dSense.Store(s.dSense)
 	u.tas.Store(s.tas)
 }
@@ -56,7 +79,7 @@ func (u *Unit) modeSet(s modeState) {
 // ejected stays so.
 func (d *disk) reset() {
 	u := d.unit
-	u.modeSet(u.modeDefault())
+	u.modeSet(u.modeSaved())
 	clear(u.disk.prevent)
 	if ASC(u.condition.Load()&conditionASC) == ASCInitCommandRequired {
 		u.setNotReady(0)

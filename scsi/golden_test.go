@@ -11,6 +11,11 @@ import (
 // into bytes.
 func unhex(t *testing.T, s string) []byte {
 	t.Helper()
+	return unhexF(t, s)
+}
+
+func unhexF(t testing.TB, s string) []byte {
+	t.Helper()
 	var d strings.Builder
 	for _, line := range strings.Split(s, "\n") {
 		line, _, _ = strings.Cut(line, "#")

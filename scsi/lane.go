@@ -237,7 +237,7 @@ func (lu *laneUnit) exec(t *Task) {
 		// A write to a disk that takes none is that first of all, whatever
 		// options of the CDB the disk lacks.
 		if c.flags&cmdWrite != 0 && t.readOnly() {
-			t.check(Sense{Key: DataProtect, ASC: ASCWriteProtected})
+			t.check(lu.protected())
 			return
 		}
 		t.check(c.misfit(t))
@@ -275,11 +275,19 @@ func (lu *laneUnit) mediumReady(t *Task, c *command) bool {
 		t.check(Sense{Key: NotReady, ASC: asc})
 		return false
 	}
-	if c.flags&cmdWrite != 0 && (lu.nu.readOnly.Load() || cond&conditionWP != 0) {
-		t.check(Sense{Key: DataProtect, ASC: ASCWriteProtected})
+	if c.flags&cmdWrite != 0 && (lu.nu.readOnly.Load() || cond&(conditionWP|conditionSWP) != 0) {
+		t.check(lu.protected())
 		return false
 	}
 	return true
+}
+
+// protected says why the nexus may not write.
+func (lu *laneUnit) protected() Sense {
+	if !lu.nu.readOnly.Load() && lu.unit.condition.Load()&conditionWP == 0 {
+		return Sense{Key: DataProtect, ASC: ASCSoftwareWriteProtected}
+	}
+	return Sense{Key: DataProtect, ASC: ASCWriteProtected}
 }
 
 // run is the trampoline: it runs f, starts the store operation that f asked for,

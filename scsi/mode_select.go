@@ -1,6 +1,10 @@
 package scsi
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/vtgt/vtgt/backing"
+)
 
 // MODE SELECT(6) and (10): SPC-4 §6.9, §6.10.
 
@@ -22,19 +26,57 @@ func (t *Task) modeSelect(header, n int) {
 	}
 	// The initiator may go on writing to the list: what is checked is a copy.
 	var list [maxModeData]byte
-	state := t.unit.modeCurrent()
-	old := state
 	if n > maxModeData {
 		t.check(Sense{Key: IllegalRequest, ASC: ASCParamListLengthError})
 		return
 	}
-	s, ok := t.unit.parseModeList(list[:copy(list[:], p)], header, &state)
+	u := t.unit
+	state := u.modeCurrent()
+	cached := state.wce
+	s, ok := u.parseModeList(list[:copy(list[:], p)], header, &state)
 	if !ok {
 		t.check(s)
 		return
 	}
-	if state != old {
-		t.unit.modeSet(state)
+	t.disk.mode = state
+	if cached && !state.wce {
+		// From now on what was acknowledged counts as stable.
+		t.store(backing.Sync, 0, 0, 0, nil, modeSynced)
+		return
+	}
+	t.keepModes()
+}
+
+func modeSynced(t *Task) {
+	if t.stored() {
+		t.keepModes()
+	}
+}
+
+// keepModes saves the new state where SP asks for that, and goes on.
+func (t *Task) keepModes() {
+	if t.CDB[1]&0x01 != 0 {
+		t.save(modeRecord, t.disk.mode.encode(), modesKept)
+		return
+	}
+	t.setModes()
+}
+
+func modesKept(t *Task) {
+	if t.op.Err != nil {
+		t.saveFailed(modeRecord)
+		return
+	}
+	u := t.unit
+	u.disk.saveErr.Store(false)
+	s := t.disk.mode
+	u.disk.saved.Store(&s)
+	t.setModes()
+}
+
+func (t *Task) setModes() {
+	if t.disk.mode != t.unit.modeCurrent() {
+		t.unit.modeSet(t.disk.mode)
 		t.unit.raiseUA(ASCModeParametersChanged, t.nu())
 	}
 	t.good()
@@ -115,34 +157,50 @@ func (u *Unit) checkBlockDesc(d []byte, at int, long bool) (Sense, bool) {
 // parseModePage takes the page at the start of b (byte at of the list) over into
 // st and returns its length.
 func (u *Unit) parseModePage(b []byte, at int, st *modeState) (n int, s Sense, ok bool) {
-	if b[0]&0x40 != 0 { // SPF: no page has subpages
-		return 0, InvalidParamField(at, 6), false
+	short := Sense{Key: IllegalRequest, ASC: ASCParamListLengthError}
+	head, sub := 2, byte(0)
+	if b[0]&modeSPF != 0 {
+		head = 4
+	}
+	if len(b) < head {
+		return 0, short, false
+	}
+	length := int(b[1])
+	if head == 4 {
+		sub, length = b[1], int(binary.BigEndian.Uint16(b[2:]))
 	}
 	var p *modePage
+	known := false
 	for i := range modePages {
-		if modePages[i].code == b[0]&0x3f {
-			p = &modePages[i]
+		if o := &modePages[i]; o.code == b[0]&0x3f {
+			known = true
+			// A page without subpage code has the short header.
+			if o.sub == sub && (sub != 0) == (head == 4) {
+				p = o
+			}
 		}
 	}
-	if p == nil {
+	switch {
+	case !known:
 		return 0, InvalidParamField(at, 5), false
-	}
-	if len(b) < 2 {
-		return 0, Sense{Key: IllegalRequest, ASC: ASCParamListLengthError}, false
-	}
-	if int(b[1]) != p.length-2 {
+	case p == nil && head == 2:
+		return 0, InvalidParamField(at, 6), false
+	case p == nil:
 		return 0, InvalidParamField(at+1, 7), false
-	}
-	if len(b) < p.length {
-		return 0, Sense{Key: IllegalRequest, ASC: ASCParamListLengthError}, false
+	case length != p.length-head:
+		return 0, InvalidParamField(at+head/2, 7), false
+	case len(b) < p.length:
+		return 0, short, false
 	}
 	b = b[:p.length]
-	var nowBuf, maskBuf [32]byte
-	now := p.append(nowBuf[:0], pcCurrent, st, u.info())
-	mask := p.append(maskBuf[:0], pcChangeable, st, u.info())
-	for i := 2; i < p.length; i++ {
+	mu := u.modeUnit()
+	var nowBuf, maskBuf [64]byte
+	now := p.append(nowBuf[:0], pcCurrent, st, &mu)
+	mask := p.append(maskBuf[:0], pcChangeable, st, &mu)
+	for i := head; i < p.length; i++ {
 		if bad := (b[i] ^ now[i]) &^ mask[i]; bad != 0 {
-			return 0, InvalidParamField(at+i, topBit(bad)), false
+			f, bit := p.fieldOf(i, topBit(bad))
+			return 0, InvalidParamField(at+f, bit), false
 		}
 	}
 	if p.get != nil {
@@ -152,8 +210,7 @@ func (u *Unit) parseModePage(b []byte, at int, st *modeState) (n int, s Sense, o
 	return p.length, Sense{}, true
 }
 
-// topBit is the number of the highest bit set in b, which is not zero: a field
-// pointer's BIT POINTER names a field by its most significant bit.
+// topBit is the number of the highest bit set in b, which is not zero.
 func topBit(b byte) int {
 	n := 0
 	for b >>= 1; b != 0; b >>= 1 {

@@ -28,15 +28,19 @@ func (t *Task) modeSense(header int, alloc int64) {
 	c := &t.CDB
 	dbd, llbaa := c[1]&0x08 != 0, header == modeHeader10 && c[1]&0x10 != 0
 	pc, code, sub := c[2]>>6, c[2]&0x3f, c[3]
-	if pc == pcSaved {
-		t.check(Sense{Key: IllegalRequest, ASC: ASCSavingParametersNotSupported})
-		return
-	}
 	u := t.unit
+	mu := u.modeUnit()
 	var state modeState
-	if pc == pcDefault {
+	switch pc {
+	case pcSaved:
+		if !mu.saves {
+			t.check(Sense{Key: IllegalRequest, ASC: ASCSavingParametersNotSupported})
+			return
+		}
+		state = u.modeSaved()
+	case pcDefault:
 		state = u.modeDefault()
-	} else {
+	default:
 		state = u.modeCurrent()
 	}
 
@@ -55,20 +59,23 @@ func (t *Task) modeSense(header int, alloc int64) {
 		b = appendBlockDesc(b, t.unitBlocks(), u.blockSize, llbaa)
 	}
 	pages := len(b)
-	// No page has subpages: FFh asks for subpage 00h with all others.
-	switch {
-	case sub != 0 && sub != modeAllSubpages:
-		t.check(InvalidCDBField(3, 7))
-		return
-	default:
-		for i := range modePages {
-			if p := &modePages[i]; code == modeAllPages || code == p.code {
-				b = p.append(b, pc, &state, u.info())
-			}
+	known := false
+	for i := range modePages {
+		p := &modePages[i]
+		if code != modeAllPages && code != p.code {
+			continue
+		}
+		known = true
+		if sub == p.sub || sub == modeAllSubpages {
+			b = p.append(b, pc, &state, &mu)
 		}
 	}
-	if len(b) == pages {
+	switch {
+	case !known:
 		t.check(InvalidCDBField(2, 5))
+		return
+	case len(b) == pages, code == modeAllPages && sub != 0 && sub != modeAllSubpages:
+		t.check(InvalidCDBField(3, 7))
 		return
 	}
 	if header == modeHeader6 {

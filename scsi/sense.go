@@ -50,6 +50,7 @@ const (
 	ASCParamNotSupported            ASC = 0x2601
 	ASCParamValueInvalid            ASC = 0x2602
 	ASCWriteProtected               ASC = 0x2700
+	ASCSoftwareWriteProtected       ASC = 0x2702
 	ASCSpaceAllocationFailed        ASC = 0x2707
 	ASCPowerOnOrReset               ASC = 0x2900
 	ASCPowerOn                      ASC = 0x2901
@@ -57,15 +58,19 @@ const (
 	ASCBusDeviceReset               ASC = 0x2903
 	ASCNexusLoss                    ASC = 0x2907
 	ASCModeParametersChanged        ASC = 0x2a01
+	ASCLogParametersChanged         ASC = 0x2a02
 	ASCReservationsPreempted        ASC = 0x2a03
 	ASCReservationsReleased         ASC = 0x2a04
 	ASCRegistrationsPreempted       ASC = 0x2a05
+	ASCAsymmetricAccessStateChanged ASC = 0x2a06
 	ASCCapacityDataHasChanged       ASC = 0x2a09
+	ASCTimestampChanged             ASC = 0x2a10
 	ASCCommandsClearedByAnother     ASC = 0x2f00
 	ASCSavingParametersNotSupported ASC = 0x3900
 	ASCCommandsClearedByISCSI       ASC = 0x477f
 	ASCMediumNotPresent             ASC = 0x3a00
 	ASCInquiryDataHasChanged        ASC = 0x3f03
+	ASCDeviceIdentifierChanged      ASC = 0x3f05
 	ASCReportedLUNsDataHasChanged   ASC = 0x3f0e
 	ASCInternalTargetFailure        ASC = 0x4400
 	ASCCommandSequenceError         ASC = 0x2c00

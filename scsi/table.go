@@ -15,8 +15,10 @@ const (
 type feature uint8
 
 const (
-	featThin feature = 1 << iota // logical block provisioning management
-	featFull                     // the opposite
+	featThin    feature = 1 << iota // logical block provisioning management
+	featFull                        // the opposite
+	featSaves                       // mode pages can be saved
+	featForgets                     // the opposite
 )
 
 // diskRow is a row of the disk's table.
@@ -53,8 +55,11 @@ var diskTable = prepared([]diskRow{
 		usage: []byte{0x12, 0x01, 0xff, 0xff, 0xff, 0},
 		dir:   dirIn, length: lenBytes3, conflict: conflictNone, flags: cmdInquire, run: runInquiry}},
 	{command: command{op: 0x15, sa: noSA, name: "MODE SELECT(6)",
+		usage: []byte{0x15, 0x11, 0, 0, 0xff, 0},
+		dir:   dirOut, length: lenByte4, conflict: conflictWrite, flags: cmdExclusive, run: runModeSelect6}, need: featSaves},
+	{command: command{op: 0x15, sa: noSA, name: "MODE SELECT(6)",
 		usage: []byte{0x15, 0x10, 0, 0, 0xff, 0},
-		dir:   dirOut, length: lenByte4, conflict: conflictWrite, flags: cmdExclusive, run: runModeSelect6}},
+		dir:   dirOut, length: lenByte4, conflict: conflictWrite, flags: cmdExclusive, run: runModeSelect6}, need: featForgets},
 	{command: command{op: 0x16, sa: noSA, name: "RESERVE(6)",
 		usage:    []byte{0x16, 0, 0, 0, 0, 0},
 		conflict: conflictOwn, flags: cmdExclusive, run: runReserve}},
@@ -104,8 +109,11 @@ var diskTable = prepared([]diskRow{
 		usage: []byte{0x42, 0, 0, 0, 0, 0, 0x1f, 0xff, 0xff, 0},
 		dir:   dirOut, length: lenBytes7, conflict: conflictWrite, flags: cmdMedium | cmdWrite, run: runUnmap}, need: featThin},
 	{command: command{op: 0x55, sa: noSA, name: "MODE SELECT(10)",
+		usage: []byte{0x55, 0x11, 0, 0, 0, 0, 0, 0xff, 0xff, 0},
+		dir:   dirOut, length: lenBytes7, conflict: conflictWrite, flags: cmdExclusive, run: runModeSelect10}, need: featSaves},
+	{command: command{op: 0x55, sa: noSA, name: "MODE SELECT(10)",
 		usage: []byte{0x55, 0x10, 0, 0, 0, 0, 0, 0xff, 0xff, 0},
-		dir:   dirOut, length: lenBytes7, conflict: conflictWrite, flags: cmdExclusive, run: runModeSelect10}},
+		dir:   dirOut, length: lenBytes7, conflict: conflictWrite, flags: cmdExclusive, run: runModeSelect10}, need: featForgets},
 	{command: command{op: 0x56, sa: noSA, name: "RESERVE(10)",
 		usage:    []byte{0x56, 0, 0, 0, 0, 0, 0, 0, 0, 0},
 		conflict: conflictOwn, flags: cmdExclusive, run: runReserve}},

@@ -7,7 +7,7 @@ package scsi
 const initialUA = ASCPowerOnOrReset
 
 // maxUA bounds the queue. All the conditions that the core knows fit, once each.
-const maxUA = 8
+const maxUA = 16
 
 // uaQueue is guarded by Unit.mu.
 type uaQueue struct {

@@ -6,6 +6,10 @@ import (
 )
 
 func TestUAQueue(t *testing.T) {
+	var some []ASC // no standard's
+	for a := range ASC(maxUA + 1) {
+		some = append(some, a+1)
+	}
 	for _, c := range []struct {
 		name     string
 		in, want []ASC
@@ -18,8 +22,8 @@ func TestUAQueue(t *testing.T) {
 		{"the higher reset stays", []ASC{ASCPowerOnOrReset, ASCBusDeviceReset, ASCNexusLoss}, []ASC{ASCPowerOnOrReset}},
 		{"the higher reset comes", []ASC{ASCNexusLoss, ASCBusReset}, []ASC{ASCBusReset}},
 		{"after a reset", []ASC{ASCPowerOnOrReset, ASCModeParametersChanged}, []ASC{ASCPowerOnOrReset, ASCModeParametersChanged}},
-		{"bounded", []ASC{1, 2, 3, 4, 5, 6, 7, 8, 9}, []ASC{1, 2, 3, 4, 5, 6, 7, 8}},
-		{"a reset finds room", []ASC{1, 2, 3, 4, 5, 6, 7, 8, ASCBusReset}, []ASC{ASCBusReset, 1, 2, 3, 4, 5, 6, 7}},
+		{"bounded", some[:maxUA+1], some[:maxUA]},
+		{"a reset finds room", append(slices.Clone(some[:maxUA]), ASCBusReset), append([]ASC{ASCBusReset}, some[:maxUA-1]...)},
 	} {
 		var q uaQueue
 		for _, a := range c.in {

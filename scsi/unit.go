@@ -103,7 +103,8 @@ type Unit struct {
 // The parts of Unit.condition.
 const (
 	conditionASC = 0xffff
-	conditionWP  = 1 << 16
+	conditionWP  = 1 << 16 // nobody may write
+	conditionSWP = 1 << 17 // the same, by the SWP bit
 )
 
 // The errors of this package.
@@ -146,6 +147,9 @@ func NewUnit(c UnitConfig, st backing.Store) (*Unit, error) {
 		u.condition.Store(conditionWP)
 	}
 	u.server = newDisk(u)
+	if err := u.loadModes(); err != nil {
+		return nil, err
+	}
 	u.stopWatch = st.Watch(func(*backing.Info) { u.resized() })
 	u.resized()
 	return u, nil
@@ -175,14 +179,14 @@ func (u *Unit) setNotReady(asc ASC) {
 	u.setCondition(conditionASC, uint32(asc))
 }
 
-// setWriteProtected is the software write protection (SWP). Called by commands
+// setSoftwareProtected is the software write protection (SWP). Called by commands
 // that run alone.
-func (u *Unit) setWriteProtected(on bool) {
+func (u *Unit) setSoftwareProtected(on bool) {
 	v := uint32(0)
-	if on || u.conf.ReadOnly {
-		v = conditionWP
+	if on {
+		v = conditionSWP
 	}
-	u.setCondition(conditionWP, v)
+	u.setCondition(conditionSWP, v)
 }
 
 func (u *Unit) setCondition(mask, v uint32) {
@@ -195,7 +199,9 @@ func (u *Unit) setCondition(mask, v uint32) {
 }
 
 // writeProtected reports whether nobody may write.
-func (u *Unit) writeProtected() bool { return u.condition.Load()&conditionWP != 0 }
+func (u *Unit) writeProtected() bool {
+	return u.condition.Load()&(conditionWP|conditionSWP) != 0
+}
 
 // event tells every nexus that sees the unit. Without locks.
 func (u *Unit) event(k EventKind) {

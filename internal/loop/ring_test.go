@@ -114,10 +114,9 @@ func TestCloseWithRequestInFlight(t *testing.T) {
 			q.ended <- -int32(syscall.ECANCELED)
 		}
 	})
-	start := time.Now()
 	g.Close()
-	if d := time.Since(start); d > time.Second {
-		t.Errorf("Close took %v", d)
+	if l.gaveUp {
+		t.Error("Close gave up waiting for the request")
 	}
 	if res := within(t, q.ended, "request"); res != -int32(syscall.ECANCELED) && res != -int32(syscall.EINTR) {
 		t.Errorf("Res %d, want ECANCELED", res)

@@ -88,12 +88,18 @@ func TestSourceRemovesItself(t *testing.T) {
 	fd := eventfd(t)
 	var s Source
 	n := 0
+	ready := make(chan struct{})
 	add(t, l, &s, fd, In, readyFunc(func(s *Source, _ Events) {
-		n++
+		if n++; n == 1 {
+			close(ready)
+		}
 		l.Remove(s)
 	}))
 	sys.EventfdSignal(fd) // stays readable
-	time.Sleep(20 * time.Millisecond)
+	within(t, ready, "source")
+	for range 3 {
+		l.Do(func() {})
+	}
 	l.Do(func() {
 		if n != 1 {
 			t.Errorf("Ready %d times, want 1", n)

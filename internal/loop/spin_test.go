@@ -85,18 +85,25 @@ func TestNoSpinForRareEvents(t *testing.T) {
 	g := group(t, Config{Loops: 1})
 	l := g.Loops()[0]
 	n := new(Node)
-	var base uint64
-	for i := range 60 {
-		ack := make(chan Stats, 1)
-		n.Init(nodeFunc(func(*Node) { ack <- l.Stats() }))
-		l.Post(n)
-		s := within(t, ack, "post")
-		if i == 10 {
-			base = s.Spins // the first ones may have been close together
+	series := func() (spins uint64) {
+		var base uint64
+		for i := range 60 {
+			ack := make(chan Stats, 1)
+			n.Init(nodeFunc(func(*Node) { ack <- l.Stats() }))
+			l.Post(n)
+			s := within(t, ack, "post")
+			if i == 10 {
+				base = s.Spins // the first ones may have been close together
+			}
+			spins = s.Spins - base
+			time.Sleep(2 * time.Millisecond)
 		}
-		if i == 59 && s.Spins > base+5 {
-			t.Errorf("%d spins for 50 rare events", s.Spins-base)
-		}
-		time.Sleep(2 * time.Millisecond)
+		return spins
+	}
+	// A loop that a busy machine kept from falling asleep in time finds that the
+	// event came soon after: one series without that is enough.
+	var spins uint64
+	if !settles(func() bool { spins = series(); return spins <= 5 }) {
+		t.Errorf("%d spins for 50 rare events", spins)
 	}
 }

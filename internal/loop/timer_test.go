@@ -156,7 +156,8 @@ func TestTimerStopAndRearm(t *testing.T) {
 	ran := ""
 	done := make(chan struct{})
 	b.Init(timerFunc(func(*Timer) { ran += "b" }))
-	c.Init(timerFunc(func(*Timer) { ran += "c"; close(done) }))
+	var armed, ended int64
+	c.Init(timerFunc(func(*Timer) { ran, ended = ran+"c", l.Now(); close(done) }))
 	// a ends first and stops b, which has expired in the same round.
 	a.Init(timerFunc(func(*Timer) {
 		ran += "a"
@@ -167,18 +168,18 @@ func TestTimerStopAndRearm(t *testing.T) {
 			t.Error("Stop of the timer that just expired")
 		}
 	}))
-	start := time.Now()
 	l.Do(func() {
+		armed = l.Now()
 		l.After(&a, 5*time.Millisecond)
 		l.After(&b, 5*time.Millisecond)
 		l.After(&c, time.Hour)
 		l.After(&c, 20*time.Millisecond) // armed anew
 	})
 	within(t, done, "timers")
-	if d := time.Since(start); d < 20*time.Millisecond {
-		t.Errorf("re-armed timer after %v", d)
-	}
 	l.Do(func() {
+		if d := time.Duration(ended - armed); d < 20*time.Millisecond {
+			t.Errorf("re-armed timer after %v", d)
+		}
 		if ran != "ac" {
 			t.Errorf("ran %q, want ac", ran)
 		}
@@ -192,12 +193,12 @@ func TestTimerWhileIdle(t *testing.T) {
 		l := g.Loops()[0]
 		time.Sleep(20 * time.Millisecond)
 		for range 20 {
-			fired := make(chan time.Time, 1)
+			fired := make(chan int64, 1)
 			var x Timer
-			x.Init(timerFunc(func(*Timer) { fired <- time.Now() }))
-			start := time.Now()
-			l.Do(func() { l.After(&x, 3*time.Millisecond) })
-			if d := within(t, fired, "timer").Sub(start); d < 2900*time.Microsecond {
+			x.Init(timerFunc(func(*Timer) { fired <- l.Now() }))
+			var armed int64
+			l.Do(func() { armed = l.Now(); l.After(&x, 3*time.Millisecond) })
+			if d := time.Duration(within(t, fired, "timer") - armed); d < 3*time.Millisecond {
 				t.Errorf("after %v, want 3ms", d)
 			}
 		}

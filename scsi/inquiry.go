@@ -138,6 +138,12 @@ func (t *Task) inquiryVPD(page byte, alloc int64) {
 		b = appendVPDIdentification(b, c, t.portConf())
 	case vpdExtended:
 		b = appendVPDExtended(b, t.unit.info())
+	case vpdModePolicy:
+		b = appendVPDModePolicy(b)
+	case vpdPorts:
+		b = appendVPDPorts(b, t.unit.paths())
+	case vpdZoned:
+		b = appendVPDZoned(b)
 	case vpdBlockLimits:
 		b = appendVPDBlockLimits(b, c, t.unit.info())
 	case vpdCharacteristics:

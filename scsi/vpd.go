@@ -15,12 +15,16 @@ const (
 	vpdSerial          = 0x80
 	vpdIdentification  = 0x83
 	vpdExtended        = 0x86
+	vpdModePolicy      = 0x87
+	vpdPorts           = 0x88
 	vpdBlockLimits     = 0xb0
 	vpdCharacteristics = 0xb1
 	vpdProvisioning    = 0xb2
+	vpdZoned           = 0xb6
 )
 
-// maxVPD is more than any page needs, bytes.
+// maxVPD is more than any page needs, bytes, but that of the ports where there are
+// many.
 const maxVPD = 2048
 
 // appendPage appends the header of a page; the caller appends the rest and calls
@@ -36,8 +40,8 @@ func pageEnd(b []byte) []byte {
 // appendVPDSupported appends page 00h, ascending (SPC-4 §7.8.14).
 func appendVPDSupported(b []byte) []byte {
 	b = appendPage(b, vpdSupported)
-	b = append(b, vpdSupported, vpdSerial, vpdIdentification, vpdExtended,
-		vpdBlockLimits, vpdCharacteristics, vpdProvisioning)
+	b = append(b, vpdSupported, vpdSerial, vpdIdentification, vpdExtended, vpdModePolicy, vpdPorts,
+		vpdBlockLimits, vpdCharacteristics, vpdProvisioning, vpdZoned)
 	return pageEnd(b)
 }
 
@@ -113,13 +117,22 @@ func appendVPDIdentification(b []byte, c *UnitConfig, p *PortConfig) []byte {
 	b = append(b, proto|codeBinary, piv|assocPort|designatorGroup, 0, 4)
 	b = binary.BigEndian.AppendUint32(b, targetPortGroup)
 
-	limit := maxDesignator
-	if p.Protocol == protocolISCSI {
-		limit = maxDesignatorName
-	}
-	b = appendName(b, proto|codeUTF8, piv|assocPort|designatorName, 0, p.Name, limit)
-	b = appendName(b, proto|codeUTF8, piv|assocDevice|designatorName, 0, p.DeviceName, limit)
+	b = appendPortName(b, p)
+	b = appendName(b, proto|codeUTF8, piv|assocDevice|designatorName, 0, p.DeviceName, p.maxName())
 	return pageEnd(b)
+}
+
+// appendPortName appends the designator with the name of a target port.
+func appendPortName(b []byte, p *PortConfig) []byte {
+	return appendName(b, p.Protocol<<4|codeUTF8, piv|assocPort|designatorName, 0, p.Name, p.maxName())
+}
+
+// maxName bounds name designators of the port.
+func (p *PortConfig) maxName() int {
+	if p.Protocol == protocolISCSI {
+		return maxDesignatorName
+	}
+	return maxDesignator
 }
 
 // appendName appends a SCSI name string designator: UTF-8, ended by a NUL and
@@ -135,13 +148,60 @@ func appendName(b []byte, head0, head1, head2 byte, name string, limit int) []by
 	return append(b, "\x00\x00\x00\x00"[:n-len(name)]...)
 }
 
-// appendVPDExtended appends page 86h, extended INQUIRY data (SPC-4 §7.8.7).
+// appendVPDExtended appends page 86h, extended INQUIRY data (SPC-4 §7.8.7). What is
+// zero is not there: protection information, GROUP NUMBER, priorities, sense key
+// specific data of unit attentions, WRITE LONG, a nonvolatile cache, referrals,
+// history snapshots, CbCS, microcode by WRITE BUFFER, extended self-tests.
 func appendVPDExtended(b []byte, i *backing.Info) []byte {
 	b = appendPage(b, vpdExtended)
 	b = append(b, make([]byte, 60)...)
 	b[5] = 0x07 // HEADSUP, ORDSUP, SIMPSUP
 	if i.Volatile {
 		b[6] = 0x01 // V_SUP: a volatile cache
+	}
+	b[7] = 0x01 // LUICLR: REPORT LUNS ends the unit attentions 3F/0E of all units
+	b[13] = MaxSense
+	return pageEnd(b)
+}
+
+// appendVPDModePolicy appends page 87h, mode page policy (SPC-4 §7.8.9): every page
+// and subpage is shared by all nexuses of the unit, and by no other unit.
+func appendVPDModePolicy(b []byte) []byte {
+	b = appendPage(b, vpdModePolicy)
+	b = append(b, modeAllPages, modeAllSubpages, 0x00, 0)
+	return pageEnd(b)
+}
+
+// appendVPDPorts appends page 88h, SCSI ports (SPC-4 §7.8.13). Ports that would not
+// fit into a page any more are left out.
+func appendVPDPorts(b []byte, ports []*Port) []byte {
+	b = appendPage(b, vpdPorts)
+	for _, p := range ports {
+		at := len(b)
+		b = append(b, 0, 0, byte(p.conf.RelID>>8), byte(p.conf.RelID))
+		b = append(b, 0, 0, 0, 0) // no initiator port
+		b = append(b, 0, 0, 0, 0)
+		list := len(b)
+		b = appendPortName(b, &p.conf)
+		binary.BigEndian.PutUint16(b[list-2:], uint16(len(b)-list))
+		if len(b)-4 > 0xffff {
+			b = b[:at]
+			break
+		}
+	}
+	return pageEnd(b)
+}
+
+// appendVPDZoned appends page B6h, zoned block device characteristics (ZBC §6.5.2),
+// as it is for a disk that has no zones: nothing is reported.
+func appendVPDZoned(b []byte) []byte {
+	b = appendPage(b, vpdZoned)
+	b = append(b, make([]byte, 60)...)
+	// OPTIMAL NUMBER OF OPEN SEQUENTIAL WRITE PREFERRED ZONES, OPTIMAL NUMBER OF
+	// NON-SEQUENTIALLY WRITTEN …: not reported. MAXIMUM NUMBER OF OPEN SEQUENTIAL
+	// WRITE REQUIRED ZONES: no limit.
+	for at := 8; at < 20; at += 4 {
+		binary.BigEndian.PutUint32(b[at:], 0xffffffff)
 	}
 	return pageEnd(b)
 }
@@ -205,6 +265,9 @@ func appendVPDCharacteristics(b []byte, i *backing.Info) []byte {
 	if !i.Rotational {
 		b[5] = 1 // MEDIUM ROTATION RATE 0001h: does not rotate
 	}
+	// FUAB: FUA and SYNCHRONIZE CACHE as in this standard. VBULS: VERIFY compares
+	// unmapped blocks as zeros. ZONED is zero: no zones.
+	b[8] = 0x02 | 0x01
 	return pageEnd(b)
 }
 

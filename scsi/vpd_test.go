@@ -28,7 +28,7 @@ func TestVPDGolden(t *testing.T) {
 		got  []byte
 		want string
 	}{
-		{"00", appendVPDSupported(nil), "00 00 0007 00 80 83 86 b0 b1 b2"},
+		{"00", appendVPDSupported(nil), "00 00 000a 00 80 83 86 87 88 b0 b1 b2 b6"},
 		{"80", appendVPDSerial(nil, thin), "00 80 0004 534e3432"},
 		{"83", appendVPDIdentification(nil, thin, &goldenPort), `
 			00 83 006c
@@ -39,8 +39,16 @@ func TestVPDGolden(t *testing.T) {
 			51 95 00 04  00 00 00 01                           # target port group
 			53 98 00 14  69 71 6e 2e 61 3a 62 2c 74 2c 30 78 30 30 30 31 00 00 00 00
 			53 a8 00 08  69 71 6e 2e 61 3a 62 00`},
-		{"86", appendVPDExtended(nil, info), "00 86 003c 00 07 01" + zeros[:57*2]},
-		{"86 without a cache", appendVPDExtended(nil, plain), "00 86 003c 00 07 00" + zeros[:57*2]},
+		{"86", appendVPDExtended(nil, info), "00 86 003c 00 07 01 01 00 00 0000 00 60" + zeros[:50*2]},
+		{"86 without a cache", appendVPDExtended(nil, plain), "00 86 003c 00 07 00 01 00 00 0000 00 60" + zeros[:50*2]},
+		{"87", appendVPDModePolicy(nil), "00 87 0004 3f ff 00 00"},
+		{"88", appendVPDPorts(nil, []*Port{{conf: goldenPort}, {conf: PortConfig{RelID: 0x102, Protocol: protocolSRP}}}), `
+			00 88 0030
+			0000 0002 0000 0000 0000 0018
+			53 98 00 14  69 71 6e 2e 61 3a 62 2c 74 2c 30 78 30 30 30 31 00 00 00 00
+			0000 0102 0000 0000 0000 0000`},
+		{"88 without ports", appendVPDPorts(nil, nil), "00 88 0000"},
+		{"b6", appendVPDZoned(nil), "00 b6 003c 00 000000 ffffffff ffffffff ffffffff" + zeros[:44*2]},
 		{"b0 thin", appendVPDBlockLimits(nil, thin, info), `
 			00 b0 003c
 			00 ff 0008        # COMPARE AND WRITE 255, granularity 8
@@ -54,8 +62,8 @@ func TestVPDGolden(t *testing.T) {
 			00 b0 003c
 			00 40 0001 00000400 00000000 00000000
 			00000000 00000000 00000000 00000000 0000000000040000` + zeros[:20*2]},
-		{"b1", appendVPDCharacteristics(nil, info), "00 b1 003c 0001" + zeros[:58*2]},
-		{"b1 rotating", appendVPDCharacteristics(nil, plain), "00 b1 003c 0000" + zeros[:58*2]},
+		{"b1", appendVPDCharacteristics(nil, info), "00 b1 003c 0001 00 00 03" + zeros[:55*2]},
+		{"b1 rotating", appendVPDCharacteristics(nil, plain), "00 b1 003c 0000 00 00 03" + zeros[:55*2]},
 		{"b2 thin", appendVPDProvisioning(nil, thin), "00 b2 0004 00 e4 02 00"},
 		{"b2 full", appendVPDProvisioning(nil, full), "00 b2 0004 00 00 00 00"},
 	} {
@@ -92,4 +100,44 @@ func TestVPDIdentificationLimits(t *testing.T) {
 			d = d[4+n:]
 		}
 	}
+}
+
+// Page 88h has all ports of all targets of the unit, as far as they show it, and
+// keeps to the length of a page.
+func TestVPDPorts(t *testing.T) {
+	r := newRig(t, goldenConf(), newRigStore(1<<20))
+	tg := NewTarget(TargetConfig{Name: "other"})
+	if err := tg.Map(3, r.u, MapOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	tg.NewPort(PortConfig{RelID: 1, Protocol: protocolSRP})
+	hidden := tg.NewPort(PortConfig{RelID: 9, View: func(*Mapping) (uint16, bool) { return 0, false }})
+	n := r.nexus()
+	rel := func(b []byte) (ids []int) {
+		if int(b[2])<<8|int(b[3]) != len(b)-4 {
+			t.Fatalf("length %x of %d bytes", b[2:4], len(b))
+		}
+		for b = b[4:]; len(b) > 0; {
+			ids = append(ids, int(b[2])<<8|int(b[3]))
+			b = b[12+(int(b[10])<<8|int(b[11])):]
+		}
+		return ids
+	}
+	b := n.expect("good", "12 01 88 ffff 00", nil, 0xffff).in()
+	if ids := rel(b); len(ids) != 2 || ids[0] != 1 || ids[1] != 2 {
+		t.Errorf("ports %v", ids)
+	}
+	// Cut to the allocation length, told whole.
+	wantBytes(t, "first bytes", n.expect("good", "12 01 88 0008 00", nil, 8).in(), b[:8])
+	many := make([]*Port, 400)
+	for i := range many {
+		many[i] = &Port{conf: PortConfig{RelID: uint16(i + 1), Protocol: protocolISCSI, Name: strings.Repeat("n", 240)}}
+	}
+	if b := appendVPDPorts(nil, many); len(rel(b)) != 65535/256 {
+		t.Errorf("%d ports of 256 bytes", len(rel(b)))
+	}
+	hidden.Close(0, nil)
+	done := make(chan int, 1)
+	tg.Close(0, func(n int) { done <- n })
+	<-done
 }

@@ -133,8 +133,8 @@ func TestVPDPorts(t *testing.T) {
 	for i := range many {
 		many[i] = &Port{conf: PortConfig{RelID: uint16(i + 1), Protocol: protocolISCSI, Name: strings.Repeat("n", 240)}}
 	}
-	if b := appendVPDPorts(nil, many); len(rel(b)) != 65535/256 {
-		t.Errorf("%d ports of 256 bytes", len(rel(b)))
+	if b := appendVPDPorts(nil, many); len(rel(b)) != 65535/260 {
+		t.Errorf("%d ports of 260 bytes", len(rel(b)))
 	}
 	hidden.Close(0, nil)
 	done := make(chan int, 1)

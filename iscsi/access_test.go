@@ -12,8 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/iscsi/chap"
 	"github.com/vtgt/vtgt/iscsi/iscsitest"
 	"github.com/vtgt/vtgt/iscsi/pdu"
@@ -389,7 +389,7 @@ func TestIdentityByName(t *testing.T) {
 	}
 	l.ISID = [6]byte{0x80, 2}
 	second := r.dial(l)
-	if err := first.Closed(3 * time.Second); err != nil {
+	if err := first.Closed(tempotest.Patience); err != nil {
 		t.Error("the older session:", err)
 	}
 	if got := ids(); len(got) != 1 {

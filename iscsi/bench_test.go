@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/iscsi/pdu"
 )
 
@@ -93,7 +94,7 @@ func TestNoAllocations(t *testing.T) {
 	for _, write := range []bool{false, true} {
 		for _, n := range []int{4096, 128 << 10} {
 			k := newTight(r, n, 16, write)
-			k.nc.SetDeadline(time.Now().Add(30 * time.Second))
+			k.nc.SetDeadline(time.Now().Add(tempotest.Patience))
 			rounds := 4000
 			if n > 4096 {
 				rounds = 400

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/iscsi/iscsitest"
 	"github.com/vtgt/vtgt/iscsi/pdu"
 )
@@ -63,7 +64,7 @@ func TestReadWrite(t *testing.T) {
 					if err := c.Closed(c.Timeout); err != nil {
 						t.Fatal(err)
 					}
-					eventually(t, "session ends", func() bool { return len(r.srv.Sessions()) == 0 })
+					tempotest.Wait(t, "session ends", func() bool { return len(r.srv.Sessions()) == 0 })
 				})
 			}
 		}

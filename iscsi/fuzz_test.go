@@ -9,6 +9,7 @@ import (
 	"github.com/vtgt/vtgt/internal/loop"
 	"github.com/vtgt/vtgt/internal/slab"
 	"github.com/vtgt/vtgt/internal/sys"
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/iscsi/iscsitest"
 	"github.com/vtgt/vtgt/iscsi/login"
 	"github.com/vtgt/vtgt/iscsi/pdu"
@@ -319,11 +320,7 @@ func FuzzConn(f *testing.F) {
 				break
 			}
 		}
-		select {
-		case <-s.gone:
-		case <-time.After(5 * time.Second):
-			t.Fatal("the session does not end")
-		}
+		tempotest.Recv(t, s.gone, "the session ends")
 		s.l.Do(func() {
 			for j, c := range cs {
 				if c.requests != 0 || c.inCore != 0 || c.owed != 0 || s.owed != 0 || s.memory != 0 || s.immediates != 0 || s.unserved != 0 || !eps[j].closed {

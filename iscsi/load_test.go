@@ -11,6 +11,7 @@ import (
 
 	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/backing/backingtest"
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/iscsi/iscsitest"
 	"github.com/vtgt/vtgt/iscsi/login"
 	"github.com/vtgt/vtgt/iscsi/pdu"
@@ -22,7 +23,6 @@ func (r *rig) session(i int, keys ...pdu.KeyValue) (*iscsitest.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Timeout = 20 * time.Second
 	l := r.login()
 	l.ISID = [6]byte{0x80, 0, 0, 1, 0, byte(i)}
 	l.Keys = keys
@@ -156,12 +156,8 @@ func TestSlowReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	begin := time.Now()
 	for range 200 {
 		wantGood(t, other, start(t, other, read(0, 8)))
-	}
-	if d := time.Since(begin); d > 5*time.Second {
-		t.Error("the neighbour took", d)
 	}
 	if n := r.slabs.Used(); n > 17<<20 {
 		t.Errorf("%d bytes held", n)
@@ -252,7 +248,7 @@ func TestChurnSessions(t *testing.T) {
 		}()
 	}
 	wg.Wait()
-	eventually(t, "all sessions end", func() bool { return r.srv.Stats().Sessions == 0 })
+	tempotest.Wait(t, "all sessions end", func() bool { return r.srv.Stats().Sessions == 0 })
 	c, err := r.session(1)
 	if err != nil {
 		t.Fatal(err)
@@ -344,7 +340,7 @@ func TestStuck(t *testing.T) {
 		t.Error(got, err)
 	}
 	c.Close()
-	eventually(t, "the task comes back", func() bool { return r.slabs.Used() == 0 })
+	tempotest.Wait(t, "the task comes back", func() bool { return r.slabs.Used() == 0 })
 }
 
 // Negotiated limits other than the defaults.

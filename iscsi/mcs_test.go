@@ -10,6 +10,7 @@ import (
 
 	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/backing/backingtest"
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/iscsi/iscsitest"
 	"github.com/vtgt/vtgt/iscsi/pdu"
 )
@@ -71,7 +72,7 @@ func again(c *iscsitest.Conn, cmd *iscsitest.Command) (k *iscsitest.Task, uas []
 }
 
 // silent is an error if anything comes on c.
-func silent(t *testing.T, c *iscsitest.Conn, d time.Duration) {
+func silent(t testing.TB, c *iscsitest.Conn, d time.Duration) {
 	t.Helper()
 	old := c.Timeout
 	c.Timeout = d
@@ -176,7 +177,7 @@ func TestCutOneOfTwo(t *testing.T) {
 	}
 	cs[0].Close()
 	cs[1].Close()
-	eventually(t, "the session ends", func() bool { return r.srv.Stats().Sessions == 0 })
+	tempotest.Wait(t, "the session ends", func() bool { return r.srv.Stats().Sessions == 0 })
 }
 
 // Commands are delivered in the order of CmdSN, whichever connection they come by.
@@ -220,14 +221,17 @@ func TestOrderAcrossConnections(t *testing.T) {
 	w := start(t, b, write(8, random(4096)))
 	x.SetITT(0x7002)
 	x.SetCmdSN(w.CmdSN)
-	go func() {
-		time.Sleep(30 * time.Millisecond)
-		_ = a.Send(&x)
-	}()
-	if err := b.Release(3000, 100*time.Millisecond); err != nil {
+	if err := b.ReleasePart(3000); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(30 * time.Millisecond) // it has come, as a rule
+	if err := a.Send(&x); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.Await(0x7002, pdu.OpNOPIn); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Release(0, 0); err != nil {
 		t.Fatal(err)
 	}
 	silent(t, b, 50*time.Millisecond)
@@ -262,7 +266,7 @@ func TestConnectionLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.Close()
-	eventually(t, "the connection goes", func() bool { return r.connections() == 2 })
+	tempotest.Wait(t, "the connection goes", func() bool { return r.connections() == 2 })
 	f.Release(-1)
 	wantGood(t, a, ka)
 	_, uas, err := again(a, read(0, 8))
@@ -270,12 +274,12 @@ func TestConnectionLost(t *testing.T) {
 		t.Errorf("unit attentions %x, %v", uas, err)
 	}
 	cs[2].Close()
-	eventually(t, "the connection goes", func() bool { return r.connections() == 1 })
+	tempotest.Wait(t, "the connection goes", func() bool { return r.connections() == 1 })
 	if _, uas, err := again(a, read(0, 8)); err != nil || len(uas) != 0 {
 		t.Errorf("an idle connection went: unit attentions %x, %v", uas, err)
 	}
 	a.Close()
-	eventually(t, "the session ends", func() bool { return r.srv.Stats().Sessions == 0 })
+	tempotest.Wait(t, "the session ends", func() bool { return r.srv.Stats().Sessions == 0 })
 }
 
 func TestConnectionReinstatement(t *testing.T) {
@@ -300,7 +304,7 @@ func TestConnectionReinstatement(t *testing.T) {
 		if f.Held() != 0 {
 			t.Error("the login ended before the tasks of the old connection")
 		}
-		if err := cs[cid].Closed(time.Second); err != nil {
+		if err := cs[cid].Closed(tempotest.Patience); err != nil {
 			t.Error(err)
 		}
 		if _, uas, err := again(c, read(0, 8)); err != nil || len(uas) != 1 || uas[0] != 0x477f {
@@ -324,7 +328,7 @@ func TestConnectionReinstatement(t *testing.T) {
 	if err := c.Login(l); err != nil {
 		t.Fatal(err)
 	}
-	if err := one.Closed(time.Second); err != nil {
+	if err := one.Closed(tempotest.Patience); err != nil {
 		t.Error(err)
 	}
 	wantGood(t, c, start(t, c, read(0, 8)))
@@ -363,7 +367,7 @@ func TestLogoutAcrossConnections(t *testing.T) {
 	if f.Held() != 0 {
 		t.Error("answered before the tasks had ended")
 	}
-	if err := b.Closed(time.Second); err != nil {
+	if err := b.Closed(tempotest.Patience); err != nil {
 		t.Error(err)
 	}
 	if _, uas, err := again(a, read(0, 8)); err != nil || len(uas) != 1 || uas[0] != 0x477f {
@@ -373,12 +377,12 @@ func TestLogoutAcrossConnections(t *testing.T) {
 	if p, err := cs[2].Logout(pdu.LogoutCloseConnection, 2); err != nil || p != pdu.LogoutSuccess {
 		t.Error(p, err)
 	}
-	eventually(t, "the connection goes", func() bool { return r.connections() == 2 })
+	tempotest.Wait(t, "the connection goes", func() bool { return r.connections() == 2 })
 	start(t, cs[3], read(0, 8))
 	if p, err := a.Logout(pdu.LogoutCloseSession, 0); err != nil || p != pdu.LogoutSuccess {
 		t.Error(p, err)
 	}
-	eventually(t, "the session ends", func() bool { return r.srv.Stats().Sessions == 0 })
+	tempotest.Wait(t, "the session ends", func() bool { return r.srv.Stats().Sessions == 0 })
 }
 
 func TestTaskManagementAcrossConnections(t *testing.T) {
@@ -482,7 +486,7 @@ func TestTaskManagementAcrossConnections(t *testing.T) {
 
 // Little memory and gaps in the order of commands: nobody waits for ever.
 func TestMemoryAcrossConnections(t *testing.T) {
-	r := newRig(t, rigOptions{quiet: true, slab: 8 << 20, limits: Limits{SessionMemory: 512 << 10, StallTimeout: 8 * time.Second}})
+	r := newRig(t, rigOptions{quiet: true, slab: 8 << 20, limits: Limits{SessionMemory: 512 << 10}})
 	_, cs := r.several(r.login(), 2)
 	a, b := cs[0], cs[1]
 	for i := range 6 {

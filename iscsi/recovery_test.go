@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/iscsi/iscsitest"
 	"github.com/vtgt/vtgt/iscsi/pdu"
 )
@@ -16,7 +17,7 @@ func (r *rig) other(i byte) *iscsitest.Conn {
 }
 
 // owing starts a write whose data are asked for and do not come.
-func owing(t *testing.T, c *iscsitest.Conn, lba uint32, data []byte) *iscsitest.Task {
+func owing(t testing.TB, c *iscsitest.Conn, lba uint32, data []byte) *iscsitest.Task {
 	t.Helper()
 	w := write(lba, data)
 	w.NoImmediateData, w.NoUnsolicited, w.HoldR2T = true, true, true
@@ -96,12 +97,12 @@ func TestColdReset(t *testing.T) {
 		t.Fatal(got, err)
 	}
 	for _, c := range []*iscsitest.Conn{a, b} {
-		if err := c.Closed(3 * time.Second); err != nil || len(c.Asyncs) != 1 || c.Asyncs[0].AsyncEvent() != pdu.AsyncDropSession {
+		if err := c.Closed(tempotest.Patience); err != nil || len(c.Asyncs) != 1 || c.Asyncs[0].AsyncEvent() != pdu.AsyncDropSession {
 			t.Error(err, c.Asyncs)
 		}
 	}
 	_ = k
-	eventually(t, "the sessions end", func() bool { return r.srv.Stats().Sessions == 0 })
+	tempotest.Wait(t, "the sessions end", func() bool { return r.srv.Stats().Sessions == 0 })
 	c := r.dialOnly(r.login())
 	if k, err := c.Run(read(0, 8)); err != nil || k.Status != 2 {
 		t.Error("no unit attention after the reset:", err)
@@ -205,49 +206,51 @@ func TestRejectHasAHS(t *testing.T) {
 
 // Data that never come, and a command that never comes.
 func TestStall(t *testing.T) {
-	r := newRig(t, rigOptions{quiet: true, limits: Limits{StallTimeout: 600 * time.Millisecond}})
-	_, cs := r.several(r.login(), 2)
-	owing(t, cs[1], 0, make([]byte, 4096))
-	if err := cs[1].Closed(5 * time.Second); err != nil {
-		t.Error("owed data:", err)
-	}
-	for len(cs[0].Asyncs) == 0 {
-		if err := cs[0].Pump(); err != nil {
+	tempotest.Paces(t, 60*time.Millisecond, func(t testing.TB, pace time.Duration) {
+		r := newRig(t, rigOptions{quiet: true, limits: Limits{StallTimeout: 4 * pace}})
+		_, cs := r.several(r.login(), 2)
+		owing(t, cs[1], 0, make([]byte, 4096))
+		if err := cs[1].Closed(tempotest.Patience); err != nil {
+			t.Error("owed data:", err)
+		}
+		for len(cs[0].Asyncs) == 0 {
+			if err := cs[0].Pump(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if p := cs[0].Asyncs[0]; p.AsyncEvent() != pdu.AsyncDropConnection {
+			t.Error(p.AsyncEvent())
+		} else if cid, _, _ := p.AsyncParameters(); cid != 1 {
+			t.Error("CID", cid)
+		}
+		if n := r.connections(); n != 1 {
+			t.Error(n, "connections")
+		}
+		if _, _, err := again(cs[0], read(0, 8)); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if p := cs[0].Asyncs[0]; p.AsyncEvent() != pdu.AsyncDropConnection {
-		t.Error(p.AsyncEvent())
-	} else if cid, _, _ := p.AsyncParameters(); cid != 1 {
-		t.Error("CID", cid)
-	}
-	if n := r.connections(); n != 1 {
-		t.Error(n, "connections")
-	}
-	if _, _, err := again(cs[0], read(0, 8)); err != nil {
-		t.Fatal(err)
-	}
-	// A connection that is only slow is left alone.
-	c := r.other(1)
-	k := owing(t, c, 0, make([]byte, 4096))
-	for i := range 8 {
-		time.Sleep(150 * time.Millisecond)
-		if err := c.Send(c.DataOut(k, k.R2Ts[0].TTT(), uint32(i), i*512, make([]byte, 512), i == 7)); err != nil {
-			t.Fatal(err)
+		// A connection that is only slow is left alone.
+		c := r.other(1)
+		k := owing(t, c, 0, make([]byte, 4096))
+		for i := range 8 {
+			time.Sleep(pace)
+			if err := c.Send(c.DataOut(k, k.R2Ts[0].TTT(), uint32(i), i*512, make([]byte, 512), i == 7)); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	wantGood(t, c, k)
-	// Behind a gap.
-	cs[0].Hold()
-	start(t, cs[0], read(0, 8))
-	cs[0].Release(0, 0)
-	d := r.other(3)
-	d.CmdSN++
-	start(t, d, read(0, 8))
-	if err := d.Closed(5 * time.Second); err != nil {
-		t.Error("a gap:", err)
-	}
-	if n := r.srv.Stats().Complaints["stalled"]; n != 2 {
-		t.Error(n, "complaints")
-	}
+		wantGood(t, c, k)
+		// Behind a gap.
+		cs[0].Hold()
+		start(t, cs[0], read(0, 8))
+		cs[0].Release(0, 0)
+		d := r.other(3)
+		d.CmdSN++
+		start(t, d, read(0, 8))
+		if err := d.Closed(tempotest.Patience); err != nil {
+			t.Error("a gap:", err)
+		}
+		if n := r.srv.Stats().Complaints["stalled"]; n != 2 {
+			t.Error(n, "complaints")
+		}
+	})
 }

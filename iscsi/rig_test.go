@@ -1,7 +1,6 @@
 package iscsi
 
 import (
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/internal/loop"
 	"github.com/vtgt/vtgt/internal/slab"
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/iscsi/iscsitest"
 	"github.com/vtgt/vtgt/scsi"
 )
@@ -85,11 +85,21 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	if testing.Verbose() && !o.quiet {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
+	// Unless a test is about them, no limit in time.
+	for _, d := range []*time.Duration{&o.limits.LoginTimeout, &o.limits.TaskTimeout, &o.limits.StallTimeout, &o.limits.PingTimeout} {
+		if *d == 0 {
+			*d = tempotest.Patience
+		}
+	}
+	if o.limits.PingInterval == 0 {
+		o.limits.PingInterval = -1
+	}
 	cfg := Config{Group: r.group, Limits: o.limits, Log: log}
 	if o.config != nil {
 		o.config(&cfg)
 	}
 	r.srv = NewServer(cfg)
+	r.srv.logoutGrace = 50 * time.Millisecond
 	if err := r.srv.AddTarget(TargetConfig{Name: rigTarget, Target: r.target, Port: port, TPGT: 1}); err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +125,7 @@ func (r *rig) close() {
 	}
 	r.closed = true
 	t := r.t
-	if err := r.srv.Close(8 * time.Second); err != nil {
+	if err := r.srv.Close(tempotest.Patience); err != nil {
 		t.Error(err)
 	}
 	if n := len(r.srv.list(nil)); n != 0 {
@@ -125,9 +135,9 @@ func (r *rig) close() {
 		t.Errorf("%d bytes of slabs in use after Close", n)
 	}
 	done := make(chan int, 2)
-	r.target.Close(5*time.Second, func(n int) { done <- n })
+	r.target.Close(tempotest.Patience, func(n int) { done <- n })
 	<-done
-	r.unit.Close(5*time.Second, func(n int) { done <- n })
+	r.unit.Close(tempotest.Patience, func(n int) { done <- n })
 	<-done
 	if err := r.store.Close(); err != nil {
 		t.Error(err)
@@ -137,15 +147,13 @@ func (r *rig) close() {
 	}
 	r.group.Close()
 	var fds, gs int
-	for range 100 {
+	if !tempotest.Settles(func() bool {
 		fds, gs = openFDs(t), runtime.NumGoroutine()
-		if fds <= r.fds && gs <= r.goroutines {
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
+		return fds <= r.fds && gs <= r.goroutines
+	}) {
+		buf := make([]byte, 64<<10)
+		t.Errorf("leak: %d descriptors (were %d), %d goroutines (were %d)\n%s", fds, r.fds, gs, r.goroutines, buf[:runtime.Stack(buf, true)])
 	}
-	buf := make([]byte, 64<<10)
-	t.Errorf("leak: %d descriptors (were %d), %d goroutines (were %d)\n%s", fds, r.fds, gs, r.goroutines, buf[:runtime.Stack(buf, true)])
 }
 
 func (r *rig) addr() string { return r.portal.Addr().String() }
@@ -182,16 +190,4 @@ func (r *rig) dialOnly(l iscsitest.Login) *iscsitest.Conn {
 		r.t.Fatal(err)
 	}
 	return c
-}
-
-// eventually waits until f is true.
-func eventually(t testing.TB, what string, f func() bool) {
-	t.Helper()
-	for range 500 {
-		if f() {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatal(fmt.Sprint("never: ", what))
 }

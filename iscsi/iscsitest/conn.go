@@ -11,8 +11,9 @@ import (
 	"github.com/vtgt/vtgt/iscsi/pdu"
 )
 
-// DefaultTimeout bounds every operation of a Conn that has not been given another.
-const DefaultTimeout = 10 * time.Second
+// DefaultTimeout bounds every operation of a Conn that has not been given another:
+// no measure of the target, which may run on a busy machine, but an end of waiting.
+const DefaultTimeout = 2 * time.Minute
 
 // ErrTarget is in every error about what the target did wrong.
 var ErrTarget = errors.New("the target broke a rule")
@@ -209,6 +210,15 @@ func (c *Conn) Release(size int, pause time.Duration) error {
 		time.Sleep(pause)
 	}
 	return nil
+}
+
+// ReleasePart sends the first n bytes of what was held and keeps holding the rest.
+func (c *Conn) ReleasePart(n int) error {
+	b := c.held[:n]
+	c.held = c.held[n:]
+	c.hold = false
+	defer func() { c.hold = true }()
+	return c.SendRaw(b)
 }
 
 // Recv reads one PDU and checks its digests; it changes no state.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
-	"time"
 
 	"github.com/vtgt/vtgt/iscsi/pdu"
 )
@@ -18,7 +17,6 @@ func dial(t *testing.T, tg *Target, l Login) *Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.Timeout = 5 * time.Second
 	if err := c.Login(l); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +107,7 @@ func TestLoginRefused(t *testing.T) {
 	if err := c.Login(l); !errors.As(err, &le) || le.Status != pdu.LoginNotFound {
 		t.Errorf("%v", err)
 	}
-	if err := c.Closed(5 * time.Second); err != nil {
+	if err := c.Closed(DefaultTimeout); err != nil {
 		t.Error(err)
 	}
 }

@@ -21,7 +21,7 @@ type Target struct {
 	// that the cases may overwrite.
 	LUN       uint16
 	BlockSize int
-	// Timeout of each wait; 0: 5 s.
+	// Timeout of each wait; 0: DefaultTimeout.
 	Timeout time.Duration
 }
 
@@ -353,7 +353,7 @@ func (w Want) orFailed() Want { w.Failed = true; return w }
 func (tg *Target) Run(cs Case) error {
 	timeout := tg.Timeout
 	if timeout == 0 {
-		timeout = 5 * time.Second
+		timeout = DefaultTimeout
 	}
 	c, err := tg.Dial()
 	if err != nil {

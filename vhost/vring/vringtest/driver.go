@@ -51,8 +51,19 @@ type Driver struct {
 	barrier gmem.Barrier
 }
 
+// Memory is the driver's view of guest memory: a Guest, or what else shares some.
+type Memory interface {
+	// At gives the n bytes at guest address a; they lie in one region.
+	At(a uint64, n int) []byte
+	// Holds tells whether there are such bytes.
+	Holds(a uint64, n int) bool
+}
+
 // NewDriver lays an empty ring at l, zeroing its memory.
-func NewDriver(g *Guest, l Layout, eventIdx bool) (*Driver, error) {
+func NewDriver(g Memory, l Layout, eventIdx bool) (*Driver, error) {
+	if !g.Holds(l.Desc, int(l.End-l.Desc)) {
+		return nil, fmt.Errorf("guest memory has no room for a ring from %#x to %#x", l.Desc, l.End)
+	}
 	d := &Driver{Layout: l, EventIdx: eventIdx, free: make([]uint16, l.Size), chain: make([]int, l.Size), nfree: l.Size}
 	for i := range d.free {
 		d.free[i] = uint16(i + 1)
@@ -65,9 +76,6 @@ func NewDriver(g *Guest, l Layout, eventIdx bool) (*Driver, error) {
 			panic(err)
 		}
 		return x
-	}
-	if l.End > g.Base+uint64(len(g.Mem)) {
-		return nil, fmt.Errorf("the ring ends at %#x, the memory before", l.End)
 	}
 	d.desc = part(l.Desc, vring.DescSize(l.Size), 16)
 	d.avail = part(l.Avail, vring.AvailSize(l.Size), 2)
@@ -86,6 +94,17 @@ func (d *Driver) SetIndex(i uint16) {
 		d.used.Put16(4+8*d.Size, i)
 	}
 }
+
+// UsedIndex is the used index as the device has published it: what QEMU sends in
+// SET_VRING_BASE after the device's process has ended without an answer to
+// GET_VRING_BASE.
+func (d *Driver) UsedIndex() uint16 { return d.used.Load16(2) }
+
+// Index is the number of entries made available so far, modulo 2^16, Kick or not.
+func (d *Driver) Index() uint16 { return d.idx }
+
+// Out is the number of entries shown to the device and not taken back by Used.
+func (d *Driver) Out() int { return int(d.shown - d.last) }
 
 // Free is the number of free descriptors.
 func (d *Driver) Free() int { return d.nfree }

@@ -72,6 +72,11 @@ func (g *Guest) Truncate(tb testing.TB, n int64) {
 // At is the driver's view of n bytes at guest address a.
 func (g *Guest) At(a uint64, n int) []byte { return g.Mem[a-g.Base:][:n:n] }
 
+// Holds tells whether the guest has n bytes at address a.
+func (g *Guest) Holds(a uint64, n int) bool {
+	return n >= 0 && a >= g.Base && a-g.Base <= uint64(len(g.Mem)) && uint64(n) <= uint64(len(g.Mem))-(a-g.Base)
+}
+
 // Parts are the device's view of a ring that a Driver of layout l drives.
 func (g *Guest) Parts(tb testing.TB, l Layout) vring.Parts {
 	tb.Helper()

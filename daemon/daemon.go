@@ -15,7 +15,7 @@ import (
 	"github.com/vtgt/vtgt/daemon/state"
 )
 
-// CloseTime is how long Close may take with sessions open.
+// CloseTime is how long Close may take with sessions open, unless Options say more.
 const CloseTime = 5 * time.Second
 
 // Options are what a configuration file does not say. The zero value works.
@@ -30,6 +30,8 @@ type Options struct {
 	// DrainTime bounds the end of the commands of a LUN, target or disk that
 	// Apply removes; 0: 10 s.
 	DrainTime time.Duration
+	// CloseTime bounds Close; 0: the constant CloseTime.
+	CloseTime time.Duration
 	// Inherited are sockets that were bound before (socket activation). A portal
 	// whose address one of them has takes that. They become the daemon's.
 	Inherited []*os.File
@@ -92,6 +94,9 @@ func start(file string, text []byte, cfg *config.Config, eng engine, o Options) 
 	}
 	if o.DrainTime == 0 {
 		o.DrainTime = 10 * time.Second
+	}
+	if o.CloseTime == 0 {
+		o.CloseTime = CloseTime
 	}
 	deadline := time.Now().Add(o.LockWait)
 	st, err := state.Open(cfg.State, 0)
@@ -246,11 +251,11 @@ func result(p *plan, dryRun bool, revision uint64) *Result {
 }
 
 // Close ends the daemon: no new connections, sessions closed, stores flushed, all
-// released, within CloseTime. The error tells what did not end in time; then its
+// released, within Options.CloseTime. The error tells what did not end in time; then its
 // locks are held until the process ends. Close is idempotent.
 func (d *Daemon) Close() error {
 	d.closing.Store(true)
-	deadline := time.Now().Add(CloseTime - 500*time.Millisecond)
+	deadline := time.Now().Add(d.opt.CloseTime - d.opt.CloseTime/10)
 	left := func() time.Duration { return max(time.Until(deadline), 50*time.Millisecond) }
 
 	// An Apply under way may wait for commands that never end.

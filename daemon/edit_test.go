@@ -14,6 +14,7 @@ import (
 
 	"github.com/vtgt/vtgt/config"
 	"github.com/vtgt/vtgt/daemon/state"
+	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 // served starts a daemon whose configuration is a file.
@@ -23,7 +24,7 @@ func (w *world) served(text []byte) (*Daemon, string) {
 	if err := os.WriteFile(file, text, 0o640); err != nil {
 		w.t.Fatal(err)
 	}
-	d, err := New(file, text, Options{LockWait: -1, DrainTime: 3 * time.Second})
+	d, err := New(file, text, Options{LockWait: -1, DrainTime: tempotest.Patience, CloseTime: tempotest.Patience})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -247,7 +248,7 @@ func TestSlowReader(t *testing.T) {
 	w := newWorld(t)
 	w.file("a.img", 1<<20)
 	d := w.start(w.config(w.one()))
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), tempotest.Patience)
 	defer cancel()
 	var mu sync.Mutex
 	var got []config.Action
@@ -319,10 +320,15 @@ func TestThousand(t *testing.T) {
 		}
 		return best
 	}
-	small, large := took(250), took(1000)
-	t.Logf("one more of 250: %v, of 1000: %v", small, large)
-	// Linear would be 4 times, quadratic 16.
-	if large > 10*small {
-		t.Errorf("one more of 250 takes %v, of 1000 %v", small, large)
+	var small, large time.Duration
+	// Linear would be 4 times, quadratic 16. On a busy machine either may be
+	// held up: one fair comparison is enough.
+	for range 10 {
+		small, large = took(250), took(1000)
+		t.Logf("one more of 250: %v, of 1000: %v", small, large)
+		if large <= 10*small {
+			return
+		}
 	}
+	t.Errorf("one more of 250 takes %v, of 1000 %v", small, large)
 }

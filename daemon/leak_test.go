@@ -4,7 +4,8 @@ import (
 	"os"
 	"runtime"
 	"testing"
-	"time"
+
+	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 // noLeaks checks at the test's end that it left no goroutine and no descriptor.
@@ -22,10 +23,8 @@ func noLeaks(t *testing.T) {
 	g0, f0 := count()
 	t.Cleanup(func() {
 		var g, f int
-		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-			if g, f = count(); g <= g0 && f <= f0 {
-				return
-			}
+		if tempotest.Settles(func() bool { g, f = count(); return g <= g0 && f <= f0 }) {
+			return
 		}
 		buf := make([]byte, 1<<20)
 		t.Errorf("left %d goroutines and %d descriptors\n%s", g-g0, f-f0, buf[:runtime.Stack(buf, true)])

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/iscsi/iscsitest"
 	"github.com/vtgt/vtgt/iscsi/pdu"
 )
@@ -38,10 +38,8 @@ func (l *logText) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l,
 // await waits for a word.
 func (l *logText) await(t *testing.T, s string) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !strings.Contains(l.String(), s); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("the log does not say %q:\n%s", s, l.String())
-		}
+	if !tempotest.Settles(func() bool { return strings.Contains(l.String(), s) }) {
+		t.Fatalf("the log does not say %q:\n%s", s, l.String())
 	}
 }
 
@@ -210,7 +208,7 @@ func TestSessionEvents(t *testing.T) {
 	w := newWorld(t)
 	w.file("a.img", 1<<20)
 	d := w.start(w.config(w.one()))
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), tempotest.Patience)
 	defer cancel()
 	var got []string
 	enough := errors.New("enough")

@@ -125,7 +125,7 @@ func TestLock(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 		d.Close()
 	}()
-	d2, err := Open(dir, 5*time.Second)
+	d2, err := Open(dir, time.Minute)
 	<-done
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,9 @@ type diskState struct {
 	quiet atomic.Bool
 	// saved are the mode parameters to begin with; nil: the default ones.
 	saved atomic.Pointer[modeState]
+	// logBase are the counters as they were when LOG SELECT reset those of a log
+	// page; Unit.mu.
+	logBase map[byte]logCounts
 	// saveErr: that something could not be saved was logged.
 	saveErr atomic.Bool
 	// prevent are the nexuses that prevent medium removal; Unit.mu. One that is

@@ -16,6 +16,14 @@ type Stats struct {
 	Reads, Writes, Others uint64
 	// ReadBytes and WriteBytes are payload of READ and WRITE commands.
 	ReadBytes, WriteBytes uint64
+	// MixedBytes is what other commands wrote (WRITE AND VERIFY, WRITE SAME,
+	// COMPARE AND WRITE, ORWRITE), VerifyBytes what was verified.
+	MixedBytes, VerifyBytes uint64
+	// ReadErrors, WriteErrors and VerifyErrors count commands that ended with
+	// MEDIUM ERROR or HARDWARE ERROR. A SYNCHRONIZE CACHE is one that writes.
+	ReadErrors, WriteErrors, VerifyErrors uint64
+	// ReadTime and WriteTime are READ's and WRITE's part of LatencySum.
+	ReadTime, WriteTime uint64
 	// Errors counts CHECK CONDITION by sense key.
 	Errors [16]uint64
 	// Aborted tasks, and commands that met a reservation of another nexus.
@@ -39,9 +47,14 @@ type counters struct {
 	reads, writes, others uint64
 	readBytes, writeBytes uint64
 	aborted, conflicts    uint64
-	latencySum            uint64
-	errs                  [16]uint64
-	latency               [LatencyBuckets]uint64
+	// ns from Submit to Done
+	readTime, writeTime, otherTime uint64
+
+	mixedBytes, verifyBytes         uint64
+	readErrs, writeErrs, verifyErrs uint64
+
+	errs    [16]uint64
+	latency [LatencyBuckets]uint64
 }
 
 // published is the copy of counters that others may read. It is brought up to
@@ -54,23 +67,71 @@ type published struct {
 // account counts an ended task. On the loop.
 func (lu *laneUnit) account(t *Task) {
 	c := &lu.now
+	d := uint64(max(lu.lane.loop.Now()-t.sched.start, 0))
 	switch cmd := t.cmd; {
 	case cmd == nil || cmd.flags&cmdFast == 0:
 		c.others++
+		c.otherTime += d
+		if cmd != nil && cmd.flags&(cmdBlocks|cmdRange) != 0 && t.Status == StatusGood && t.sched.aborted == notAborted {
+			c.accountBlocks(t)
+		}
 	case cmd.dir == dirIn:
 		c.reads++
+		c.readTime += d
 		if t.sched.aborted == notAborted {
 			c.readBytes += uint64(t.InLen)
 		}
 	default:
 		c.writes++
+		c.writeTime += d
 		if t.Status == StatusGood && t.sched.aborted == notAborted {
 			c.writeBytes += uint64(t.Want)
 		}
 	}
-	d := uint64(max(lu.lane.loop.Now()-t.sched.start, 0))
-	c.latencySum += d
 	c.latency[min(bits.Len64(d|1)-1, LatencyBuckets-1)]++
+}
+
+// accountBlocks counts what a command other than READ and WRITE did to its range.
+func (c *counters) accountBlocks(t *Task) {
+	n := uint64(lenBlocks(t))
+	if t.cmd.flags&cmdWrite != 0 {
+		c.mixedBytes += n
+	}
+	if verifies(t.CDB[0]) {
+		c.verifyBytes += n
+	}
+}
+
+// verifies reports whether op is VERIFY or WRITE AND VERIFY.
+func verifies(op byte) bool {
+	switch op {
+	case 0x2e, 0x2f, 0x8e, 0x8f, 0xae, 0xaf:
+		return true
+	}
+	return false
+}
+
+// accountSense counts sense key k of t.
+func (c *counters) accountSense(t *Task, k SenseKey) {
+	c.errs[k&15]++
+	if k != MediumError && k != HardwareError || t.cmd == nil {
+		return
+	}
+	switch {
+	case verifies(t.CDB[0]):
+		c.verifyErrs++
+	case t.cmd.dir == dirIn:
+		c.readErrs++
+	default:
+		c.writeErrs++
+	}
+}
+
+// publish lets others read what the lane has counted.
+func (lu *laneUnit) publish() {
+	lu.published.mu.Lock()
+	lu.published.c = lu.now
+	lu.published.mu.Unlock()
 }
 
 // laneFlush is a laneUnit as the handler of its deferred node.
@@ -80,9 +141,7 @@ type laneFlush laneUnit
 func (f *laneFlush) Handle(*loop.Node) {
 	lu := (*laneUnit)(f)
 	lu.dirty = false
-	lu.published.mu.Lock()
-	lu.published.c = lu.now
-	lu.published.mu.Unlock()
+	lu.publish()
 }
 
 // add adds what lu has published and, while the unit knows it, what it has in flight.
@@ -96,7 +155,14 @@ func (s *Stats) add(lu *laneUnit) {
 	s.WriteBytes += c.writeBytes
 	s.Aborted += c.aborted
 	s.Conflicts += c.conflicts
-	s.LatencySum += c.latencySum
+	s.LatencySum += c.readTime + c.writeTime + c.otherTime
+	s.ReadTime += c.readTime
+	s.WriteTime += c.writeTime
+	s.MixedBytes += c.mixedBytes
+	s.VerifyBytes += c.verifyBytes
+	s.ReadErrors += c.readErrs
+	s.WriteErrors += c.writeErrs
+	s.VerifyErrors += c.verifyErrs
 	for i, n := range c.errs {
 		s.Errors[i] += n
 	}

@@ -36,7 +36,7 @@ func (t *Task) check(s Sense) {
 	desc := t.unit != nil && t.unit.dSense.Load()
 	t.SenseLen = uint8(s.Encode(t.Sense[:], desc))
 	if t.lu != nil {
-		t.lu.now.errs[s.Key&15]++
+		t.lu.now.accountSense(t, s.Key)
 	}
 	t.finish(StatusCheckCondition)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/internal/loop"
+	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 // rigStore is a store in memory that the tests of the device server can look into:
@@ -196,13 +197,13 @@ func newRig(tb testing.TB, c UnitConfig, st *rigStore) *rig {
 	r.p = r.tg.NewPort(goldenPort)
 	tb.Cleanup(func() {
 		done := make(chan int, 1)
-		r.tg.Close(time.Second, func(stuck int) { done <- stuck })
+		r.tg.Close(tempotest.Patience/2, func(stuck int) { done <- stuck })
 		select {
 		case n := <-done:
 			if n != 0 {
 				tb.Errorf("%d tasks stuck", n)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(tempotest.Patience):
 			tb.Error("the target does not close")
 		}
 		g.Close()
@@ -269,7 +270,7 @@ func (n *rigNexus) run(lun LUN, cdb []byte, out, in [][]byte) *rigCall {
 	})
 	select {
 	case <-c.done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(tempotest.Patience):
 		n.r.tb.Fatalf("CDB % x does not end", cdb)
 	}
 	n.l.Do(func() {}) // what would call Done a second time has had its chance

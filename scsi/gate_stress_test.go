@@ -10,6 +10,7 @@ import (
 
 	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/internal/loop"
+	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 // The gate's order of operations on the real code: lanes on four loops hammer one
@@ -164,7 +165,7 @@ func TestGateStress(t *testing.T) {
 	}
 	time.Sleep(d)
 	stop.Store(true)
-	limit := time.After(20 * time.Second)
+	limit := time.After(tempotest.Patience)
 	for i, l := range lanes {
 		select {
 		case <-overs[i]:
@@ -188,11 +189,11 @@ func TestGateStress(t *testing.T) {
 	}
 	t.Logf("%d exclusive tasks beside %d, %d and %d plain ones", lanes[0].ended, lanes[1].ended, lanes[2].ended, lanes[3].ended)
 	stuck := make(chan int, 1)
-	tg.Close(5*time.Second, func(n int) { stuck <- n })
+	tg.Close(tempotest.Patience/2, func(n int) { stuck <- n })
 	if n := <-stuck; n != 0 {
 		t.Errorf("%d tasks stuck", n)
 	}
-	u.Close(5*time.Second, func(n int) { stuck <- n })
+	u.Close(tempotest.Patience/2, func(n int) { stuck <- n })
 	<-stuck
 	if err := st.Close(); err != nil {
 		t.Error(err)
@@ -213,9 +214,15 @@ type wakeLane struct {
 	stop  *atomic.Bool
 	over  chan struct{}
 	spins int
+	begun time.Time
 }
 
-const wakeRounds = 50_000
+// wakeRounds and wakeTime bound TestGateWake: on a busy machine the threads take
+// turns, and a round takes as long as a turn.
+const (
+	wakeRounds = 50_000
+	wakeTime   = 3 * time.Second
+)
 
 func (l *wakeLane) Event(Event)            {}
 func (l *wakeLane) TransportID([]byte) int { return 0 }
@@ -229,7 +236,7 @@ func (l *wakeLane) Handle(*loop.Node) {
 		return // Done posts
 	}
 	if l.excl {
-		if l.last == wakeRounds {
+		if l.last == wakeRounds || l.last&15 == 0 && time.Since(l.begun) > wakeTime {
 			close(l.over)
 			l.over = nil
 			return
@@ -285,7 +292,7 @@ func TestGateWake(t *testing.T) {
 	var overs [2]chan struct{}
 	for i := range ls {
 		overs[i] = make(chan struct{})
-		l := &wakeLane{round: &round, stop: &stop, excl: i == 0, over: overs[i]}
+		l := &wakeLane{round: &round, stop: &stop, excl: i == 0, over: overs[i], begun: time.Now()}
 		n, err := p.Attach(InitiatorID([]string{"excl", "plain"}[i]), l)
 		if err != nil {
 			t.Fatal(err)
@@ -305,7 +312,7 @@ func TestGateWake(t *testing.T) {
 	}
 	select {
 	case <-overs[0]:
-	case <-time.After(20 * time.Second):
+	case <-time.After(tempotest.Patience):
 		stop.Store(true)
 		time.Sleep(10 * time.Millisecond)
 		u.mu.Lock()
@@ -320,15 +327,15 @@ func TestGateWake(t *testing.T) {
 	stop.Store(true)
 	select {
 	case <-overs[1]:
-	case <-time.After(20 * time.Second):
+	case <-time.After(tempotest.Patience):
 		t.Fatal("the plain task did not end: a wake-up was lost")
 	}
 	stuck := make(chan int, 1)
-	tg.Close(5*time.Second, func(n int) { stuck <- n })
+	tg.Close(tempotest.Patience/2, func(n int) { stuck <- n })
 	if n := <-stuck; n != 0 {
 		t.Errorf("%d tasks stuck", n)
 	}
-	u.Close(5*time.Second, func(n int) { stuck <- n })
+	u.Close(tempotest.Patience/2, func(n int) { stuck <- n })
 	<-stuck
 	if err := st.Close(); err != nil {
 		t.Error(err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/internal/loop"
+	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 // countFE counts ended tasks. One loop.
@@ -81,11 +82,11 @@ func newPath(tb testing.TB, spec string, size int64) *path {
 	p.fe.n, p.fe.bad = 0, 0
 	tb.Cleanup(func() {
 		stuck := make(chan int, 1)
-		p.tg.Close(5*time.Second, func(n int) { stuck <- n })
+		p.tg.Close(tempotest.Patience/2, func(n int) { stuck <- n })
 		if n := <-stuck; n != 0 {
 			tb.Errorf("%d tasks stuck", n)
 		}
-		p.unit.Close(5*time.Second, func(n int) { stuck <- n })
+		p.unit.Close(tempotest.Patience/2, func(n int) { stuck <- n })
 		if n := <-stuck; n != 0 {
 			tb.Errorf("%d tasks stuck", n)
 		}
@@ -106,7 +107,7 @@ func (p *path) do(tb testing.TB, set func(t *Task)) *Task {
 	p.ln.Loop().Do(func() { p.ln.Submit(t); p.ln.Kick() })
 	select {
 	case <-p.fe.wait:
-	case <-time.After(20 * time.Second):
+	case <-time.After(tempotest.Patience):
 		tb.Fatal("no Done")
 	}
 	p.ln.Loop().Do(func() { p.fe.wait = nil })
@@ -212,7 +213,7 @@ func TestNoAllocations(t *testing.T) {
 					fe.ln.loop.Post(&fe.node)
 					select {
 					case <-fe.end:
-					case <-time.After(100 * time.Second):
+					case <-time.After(tempotest.Patience):
 						t.Error("no end")
 						runtime.Goexit()
 					}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/internal/loop"
+	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 // HoldStore wraps a store and keeps every READ and WRITE until it is let go, so
@@ -38,35 +39,27 @@ func (s *HoldStore) SetDeaf(on bool) {
 // Wait waits until n operations are held and returns them in order of arrival.
 func (s *HoldStore) Wait(tb testing.TB, n int) []*Held {
 	tb.Helper()
-	for limit := time.Now().Add(10 * time.Second); ; {
-		s.mu.Lock()
-		h := append([]*Held(nil), s.held...)
-		s.mu.Unlock()
-		if len(h) == n {
-			return h
-		}
-		if time.Now().After(limit) {
-			tb.Fatalf("%d operations are held, want %d", len(h), n)
-		}
-		time.Sleep(100 * time.Microsecond)
+	var h []*Held
+	if !tempotest.Settles(func() bool { h = s.all(); return len(h) == n }) {
+		tb.Fatalf("%d operations are held, want %d", len(h), n)
 	}
+	return h
 }
 
 // Some waits until any operations are held and returns them in order of arrival.
 func (s *HoldStore) Some(tb testing.TB) []*Held {
 	tb.Helper()
-	for limit := time.Now().Add(30 * time.Second); ; {
-		s.mu.Lock()
-		h := append([]*Held(nil), s.held...)
-		s.mu.Unlock()
-		if len(h) > 0 {
-			return h
-		}
-		if time.Now().After(limit) {
-			tb.Fatal("no operation is held")
-		}
-		time.Sleep(100 * time.Microsecond)
+	var h []*Held
+	if !tempotest.Settles(func() bool { h = s.all(); return len(h) > 0 }) {
+		tb.Fatal("no operation is held")
 	}
+	return h
+}
+
+func (s *HoldStore) all() []*Held {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]*Held(nil), s.held...)
 }
 
 // Stay checks that n operations are held and that it stays so for a while.

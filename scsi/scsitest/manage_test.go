@@ -146,6 +146,7 @@ func TestDeadline(t *testing.T) {
 	if r := h.a.Manage(scsi.AbortTask, s.Tag, 30*time.Millisecond); r != scsi.TMFailed {
 		t.Fatal(r)
 	}
+	h.published()
 	if st := h.Unit.Stats(); st.Stuck != 1 {
 		t.Fatalf("%d stuck", st.Stuck)
 	}
@@ -158,6 +159,7 @@ func TestDeadline(t *testing.T) {
 	hs[0].Go()
 	h.a.wantAborted(1)
 	h.a.ClearUA()
+	h.published()
 	if st := h.Unit.Stats(); st.Stuck != 0 || st.InFlight != 0 {
 		t.Fatalf("%d stuck, %d in flight", st.Stuck, st.InFlight)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/internal/loop"
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/scsi"
 )
 
@@ -147,9 +148,12 @@ func TestMask(t *testing.T) {
 	if err := r2.Unit.Resize(2<<20, false); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(2 * time.Millisecond)
-	if k := kinds(c.Events()); !slices.Contains(k, scsi.LUNResized) {
-		t.Errorf("c heard of %v", k)
+	var heard []scsi.EventKind
+	if !tempotest.Settles(func() bool {
+		heard = append(heard, kinds(c.Events())...)
+		return slices.Contains(heard, scsi.LUNResized)
+	}) {
+		t.Errorf("c heard of %v", heard)
 	}
 	d := NewInitiator(t, h.a.Nexus.Port(), "d", h.Group.Loops()[0], 0)
 	d.ClearUA()
@@ -378,13 +382,8 @@ func TestSharing(t *testing.T) {
 		t.Fatal(e.Status)
 	}
 	h.st.SetDeaf(false)
-	for limit := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		if _, err = attach(p2, "iqn.z,i,0x1"); err == nil {
-			break
-		}
-		if time.Now().After(limit) {
-			t.Fatal(err)
-		}
+	if !tempotest.Settles(func() bool { _, err = attach(p2, "iqn.z,i,0x1"); return err == nil }) {
+		t.Fatal(err)
 	}
 	_ = x
 	if n := scsi.InitiatorID("iqn.a:b,i,0x0").Name(); n != "iqn.a:b" {
@@ -446,23 +445,16 @@ func TestGrownOutside(t *testing.T) {
 	if err := os.Truncate(path, 3<<20); err != nil {
 		t.Fatal(err)
 	}
-	for limit := time.Now().Add(10 * time.Second); r.Unit.Capacity() != 3<<20; time.Sleep(time.Millisecond) {
-		if time.Now().After(limit) {
-			t.Fatalf("the unit still has %d bytes", r.Unit.Capacity())
-		}
-	}
+	tempotest.Wait(t, "the unit takes its store's size over", func() bool { return r.Unit.Capacity() == 3<<20 })
 	for _, i := range is {
 		i.ua(scsi.ASCCapacityDataHasChanged)
 		i.noUA()
 		if e := i.Do(CDB10(0x25, 0, 0), nil, 8); !slices.Equal(e.DataIn[0], []byte{0, 0, 0x17, 0xff, 0, 0, 2, 0}) {
 			t.Errorf("READ CAPACITY(10): % x", e.DataIn[0])
 		}
-		for limit := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-			if e := i.Events(); len(e) == 1 && e[0] == (scsi.Event{Kind: scsi.LUNResized, LUN: 4}) {
-				break
-			} else if len(e) != 0 || time.Now().After(limit) {
-				t.Fatalf("events %v", e)
-			}
+		var e []scsi.Event
+		if !tempotest.Settles(func() bool { e = i.Events(); return len(e) != 0 }) || len(e) != 1 || e[0] != (scsi.Event{Kind: scsi.LUNResized, LUN: 4}) {
+			t.Fatalf("events %v", e)
 		}
 	}
 	if e := is[0].Do(read(3<<11-1), nil, 512); e.Status != scsi.StatusGood {

@@ -12,11 +12,12 @@ import (
 	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/internal/loop"
 	"github.com/vtgt/vtgt/internal/slab"
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/scsi"
 )
 
 // patience bounds every wait of this package.
-const patience = 15 * time.Second
+const patience = tempotest.Patience
 
 // Rig is a unit with targets, nexuses and loops around it.
 type Rig struct {
@@ -72,6 +73,15 @@ func (r *Rig) Close() {
 	}
 	if s := r.Unit.Stats(); s.InFlight != 0 || s.Waiting != 0 || s.Stuck != 0 {
 		r.TB.Errorf("after the close %d tasks are in flight, %d wait, %d are stuck", s.InFlight, s.Waiting, s.Stuck)
+	}
+}
+
+// published waits until counters show all that has ended: Done comes before they are
+// lowered and published.
+func (r *Rig) published() {
+	for _, l := range r.Group.Loops() {
+		l.Do(func() {})
+		l.Do(func() {})
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/backing/backingtest"
 	"github.com/vtgt/vtgt/internal/loop"
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/scsi"
 )
 
@@ -269,9 +270,15 @@ func (s *soak) run() {
 		go s.resumer(end, over)
 		defer func() { close(end); <-over }()
 	}
-	end := time.Now().Add(s.o.Time)
+	begun := time.Now()
+	// On a busy machine the time may be over before all that is to happen has.
+	enough := func() bool {
+		d := time.Since(begun)
+		missing := s.o.Time >= time.Second && (s.o.Faults && s.failed.Load() == 0 || s.o.Stop && s.stops.Load() == 0)
+		return d > s.o.Time && !missing || d > patience
+	}
 	r := rand.New(rand.NewPCG(s.o.Seed, 99))
-	for time.Now().Before(end) {
+	for !enough() {
 		if s.o.Faults {
 			s.inject(r)
 		}
@@ -301,12 +308,9 @@ func (s *soak) run() {
 	for _, ln := range s.lanes {
 		ln.ln.Loop().PostOnce(&ln.node)
 	}
-	for limit := time.Now().Add(patience); int(s.idle.Load()) < len(s.lanes); {
-		if time.Now().After(limit) {
-			s.rig.dump()
-			s.tb.Fatal("tasks that do not end")
-		}
-		time.Sleep(time.Millisecond)
+	if !tempotest.Settles(func() bool { return int(s.idle.Load()) == len(s.lanes) }) {
+		s.rig.dump()
+		s.tb.Fatal("tasks that do not end")
 	}
 	s.total()
 	s.rig.Close()

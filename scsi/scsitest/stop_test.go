@@ -13,6 +13,7 @@ import (
 	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/backing/backingtest"
 	"github.com/vtgt/vtgt/internal/loop"
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/scsi"
 )
 
@@ -77,15 +78,11 @@ func newStopped(t *testing.T, o scsi.OnError) *stopped {
 // waitHeld waits until n tasks are held.
 func (h *stopped) waitHeld(n int) scsi.UnitState {
 	h.TB.Helper()
-	for limit := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Microsecond) {
-		s := h.Unit.State()
-		if s.Stopped == (n > 0) && s.Held == n {
-			return s
-		}
-		if time.Now().After(limit) {
-			h.TB.Fatalf("state %+v, want %d tasks held; %+v in flight", s, n, h.Unit.Stats().InFlight)
-		}
+	var s scsi.UnitState
+	if !tempotest.Settles(func() bool { s = h.Unit.State(); return s.Stopped == (n > 0) && s.Held == n }) {
+		h.TB.Fatalf("state %+v, want %d tasks held; %+v in flight", s, n, h.Unit.Stats().InFlight)
 	}
+	return s
 }
 
 func (h *stopped) resume() {
@@ -98,17 +95,16 @@ func (h *stopped) resume() {
 // sawStates waits until OnState has heard of n changes.
 func (h *stopped) sawStates(n int) []scsi.UnitState {
 	h.TB.Helper()
-	for limit := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Microsecond) {
+	var s []scsi.UnitState
+	if !tempotest.Settles(func() bool {
 		h.mu.Lock()
-		s := append([]scsi.UnitState(nil), h.states...)
-		h.mu.Unlock()
-		if len(s) == n {
-			return s
-		}
-		if len(s) > n || time.Now().After(limit) {
-			h.TB.Fatalf("OnState heard of %+v, want %d changes", s, n)
-		}
+		defer h.mu.Unlock()
+		s = append(s[:0], h.states...)
+		return len(s) >= n
+	}) || len(s) > n {
+		h.TB.Fatalf("OnState heard of %+v, want %d changes", s, n)
 	}
+	return s
 }
 
 func write(lba uint32) []byte { return CDB10(0x2a, lba, 1) }
@@ -130,7 +126,7 @@ func TestStop(t *testing.T) {
 				h.f.Inject(r)
 				w := h.a.Start(scsi.Simple, write(1), block(0x11), 0)
 				s := h.waitHeld(1)
-				if s.Err == nil || r.Err != nil && !errors.Is(s.Err, r.Err) || time.Since(s.Since) > time.Minute {
+				if s.Err == nil || r.Err != nil && !errors.Is(s.Err, r.Err) || time.Since(s.Since) > time.Hour {
 					t.Errorf("state %+v", s)
 				}
 				rd := h.b.Start(scsi.Simple, read(1), nil, 512)
@@ -142,6 +138,7 @@ func TestStop(t *testing.T) {
 				if e := h.b.Do([]byte{0x12, 0, 0, 0, 96, 0}, nil, 96); e.Status != scsi.StatusGood {
 					t.Fatalf("INQUIRY: %v", e.Status)
 				}
+				h.published()
 				st := h.Unit.Stats()
 				if st.Held != 3 || st.InFlight != 1 || st.Waiting != 2 {
 					t.Errorf("%d held, %d in flight, %d waiting", st.Held, st.InFlight, st.Waiting)
@@ -171,11 +168,7 @@ func TestStop(t *testing.T) {
 				if s := h.sawStates(4); !s[0].Stopped || s[1].Stopped || !s[2].Stopped || s[3].Stopped {
 					t.Errorf("OnState heard of %+v", s)
 				}
-				// Done comes before the counters are lowered and published.
-				for _, l := range h.Group.Loops() {
-					l.Do(func() {})
-					l.Do(func() {})
-				}
+				h.published()
 				if st := h.Unit.Stats(); st.Held != 0 || st.InFlight != 0 || st.Waiting != 0 || st.Errors != [16]uint64{scsi.UnitAttention: 2} {
 					t.Errorf("%+v", st)
 				}

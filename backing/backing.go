@@ -102,6 +102,9 @@ type Info struct {
 	Latched bool
 	// Stable is false for stores that forget everything at Close (mem, null).
 	Stable bool
+	// Pins: operations hold the pages of Bufs themselves (direct I/O). One that
+	// ends late reaches them although they are mapped no more.
+	Pins bool
 }
 
 // Store is an opened backing store: one open file description, any number of

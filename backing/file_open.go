@@ -294,7 +294,7 @@ func (s *fileStore) create(o Options) (*desc, error) {
 func (s *fileStore) learn(d *desc, o Options) error {
 	info := &Info{
 		BlockAlign: 1, PhysicalBlock: 4096, ReadOnly: s.readOnly, Volatile: s.cache != Writethrough, Stable: true,
-		Cached: s.cache != Direct,
+		Cached: s.cache != Direct, Pins: s.direct,
 	}
 	size := d.st.Size
 	if s.block {

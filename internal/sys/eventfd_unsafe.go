@@ -39,3 +39,22 @@ func EventfdDrain(fd int) (uint64, Errno) {
 		return n, e
 	}
 }
+
+// EventfdTake is EventfdDrain for a descriptor whose flags are somebody else's: it
+// does not sleep where the description is in blocking mode either. Before Linux 5.8
+// it answers EOPNOTSUPP.
+func EventfdTake(fd int) (uint64, Errno) {
+	var n uint64
+	v := Iovec{Base: (*byte)(unsafe.Pointer(&n)), Len: 8}
+	for {
+		// Offset -1: the file has no position.
+		_, _, e := unix.RawSyscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&v)), 1, ^uintptr(0), ^uintptr(0), RWF_NOWAIT)
+		switch e {
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return 0, 0
+		}
+		return n, e
+	}
+}

@@ -34,6 +34,9 @@ type Command struct {
 	TaskTag uint64
 }
 
+// Overflow is the residual of rings that say of an overflow only that it was one.
+const Overflow = -1 << 63
+
 // Result is what came back. OutResidual and InResidual are positive for underflow,
 // negative for overflow.
 type Result struct {

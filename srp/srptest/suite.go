@@ -83,7 +83,7 @@ func residuals(r *rig) {
 	}
 	c = read(0, make([]byte, 1024))
 	c.In = big[:512]
-	if res := r.do(c); res.InResidual != -512 {
+	if res := r.do(c); res.InResidual != -512 && res.InResidual != Overflow {
 		r.Errorf("READ with too little room: %+v", res)
 	}
 	c = write(0, make([]byte, 512))

@@ -47,6 +47,7 @@ type core struct {
 
 	mu    sync.Mutex
 	names map[string]string // target names by iSCSI name
+	space spaceWatch
 	// files were handed over; inherited are those of them that listen.
 	files     []*os.File
 	inherited inherited
@@ -68,6 +69,7 @@ func newEngine(cfg *config.Config, o *Options) (engine, error) {
 		log:  log, group: g, names: map[string]string{}, open: o.open,
 		files: files, inherited: inherit(files),
 	}
+	c.space.start(o.spaceTick)
 	c.srv = iscsi.NewServer(iscsi.Config{Group: g, Log: log, OnSession: c.session, Limits: iscsi.Limits{
 		PingInterval: cfg.ISCSI.PingInterval, PingTimeout: cfg.ISCSI.PingTimeout,
 		LoginTimeout: cfg.ISCSI.LoginTimeout, Sessions: cfg.ISCSI.MaxSessions,
@@ -151,6 +153,7 @@ func (c *core) openDisk(d *config.Disk, id state.Disk, wait time.Duration) (disk
 	}
 	k := &unit{name: d.Name, c: c, st: st, u: u}
 	k.told.last = info
+	c.space.add(k)
 	k.stopWatch = st.Watch(func(*backing.Info) { k.storeChanged() })
 	return k, nil
 }
@@ -328,6 +331,7 @@ func (k *unit) flush(deadline time.Duration) error {
 func (k *unit) close(deadline time.Duration) error {
 	end := time.Now().Add(deadline)
 	k.stopWatch()
+	k.c.space.remove(k)
 	if n := await(deadline, func(done func(int)) error { k.u.Close(deadline, done); return nil }); n != 0 {
 		return &Error{Code: CodeTimeout, Object: "disk " + k.name, Message: fmt.Sprintf("%d commands did not leave the store within %v", n, deadline.Round(time.Millisecond)),
 			Hint: "look at the device below; the store stays locked until they end"}
@@ -575,6 +579,7 @@ func (c *core) stop(deadline time.Duration) error {
 }
 
 func (c *core) close() {
+	c.space.stop()
 	_ = c.srv.Close(0)
 	c.group.Close()
 	closeFiles(c.files)

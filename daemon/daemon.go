@@ -36,6 +36,8 @@ type Options struct {
 	// whose address one of them has takes that. They become the daemon's.
 	Inherited []*os.File
 
+	// spaceTick is how often the room of thin disks is looked at; 0: 10 s.
+	spaceTick time.Duration
 	// open opens stores; tests put faults into them.
 	open func(spec string, o backing.Options) (backing.Store, error)
 }

@@ -15,6 +15,13 @@ type diskState struct {
 	swp atomic.Bool
 	// quiet: LBPERE was cleared: thresholds are not reported.
 	quiet atomic.Bool
+	// limit and unlimited are those of modeState.
+	limit     atomic.Uint32
+	unlimited atomic.Bool
+	// space is the last that SetSpace heard; nil: nothing.
+	space atomic.Pointer[backing.Space]
+	// low: space is below the threshold, and that was told. Unit.mu.
+	low bool
 	// saved are the mode parameters to begin with; nil: the default ones.
 	saved atomic.Pointer[modeState]
 	// logBase are the counters as they were when LOG SELECT reset those of a log
@@ -65,6 +72,7 @@ func (u *Unit) modeCurrent() modeState {
 		swp:    u.disk.swp.Load(),
 		tas:    u.tas.Load(),
 		lbpere: u.conf.Thin && !u.disk.quiet.Load(),
+		limit:  u.disk.limit.Load(), unlimited: u.disk.unlimited.Load(),
 	}
 }
 
@@ -73,6 +81,8 @@ func (u *Unit) modeSet(s modeState) {
 	u.disk.cacheOff.Store(u.volatileCache() && !s.wce)
 	u.disk.swp.Store(s.swp)
 	u.disk.quiet.Store(!s.lbpere)
+	u.disk.limit.Store(s.limit)
+	u.disk.unlimited.Store(s.unlimited)
 	u.setSoftwareProtected(s.swp)
 	u.dSense.Store(s.dSense)
 	u.tas.Store(s.tas)

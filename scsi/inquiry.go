@@ -149,7 +149,7 @@ func (t *Task) inquiryVPD(page byte, alloc int64) {
 	case vpdCharacteristics:
 		b = appendVPDCharacteristics(b, t.unit.info())
 	case vpdProvisioning:
-		b = appendVPDProvisioning(b, c)
+		b = appendVPDProvisioning(b, c, t.unit.usualThreshold() != 0)
 	default:
 		t.check(InvalidCDBField(2, 7))
 		return

@@ -22,6 +22,7 @@ const (
 // Subpage codes.
 const (
 	modeControlExt  = 0x01 // of modeControl
+	modeThresholds  = 0x02 // of modeExceptions
 	modeAllSubpages = 0xff
 )
 
@@ -40,6 +41,10 @@ type modeState struct {
 	swp    bool // software write protect
 	tas    bool // aborted tasks of others answer TASK ABORTED
 	lbpere bool // thin provisioning thresholds are reported
+	// limit is the threshold, in threshold sets; 0: Unit.usualThreshold.
+	limit uint32
+	// unlimited: the threshold is disabled.
+	unlimited bool
 }
 
 // Bits of the pages.
@@ -58,10 +63,12 @@ type modeUnit struct {
 	info  *backing.Info
 	thin  bool
 	saves bool // there is a Memory
+	// usual is Unit.usualThreshold; 0: there are no thresholds.
+	usual uint32
 }
 
 func (u *Unit) modeUnit() modeUnit {
-	return modeUnit{info: u.info(), thin: u.conf.Thin, saves: u.conf.Memory != nil}
+	return modeUnit{info: u.info(), thin: u.conf.Thin, saves: u.conf.Memory != nil, usual: u.usualThreshold()}
 }
 
 // modePage is one page: how to make it and how to take it in.
@@ -88,6 +95,7 @@ var modePages = [...]modePage{
 	{modeControl, modeControlExt, 32, putControlExt, nil, nil, extensionFields},
 	{modePower, 0, 40, putPower, nil, nil, powerFields},
 	{modeExceptions, 0, 12, putExceptions, nil, nil, exceptionFields},
+	{modeExceptions, modeThresholds, 24, putThresholds, maskThresholds, getThresholds, thresholdFields},
 }
 
 // putNothing is the disconnect-reconnect page (SPC-4 §7.5.10): zero is "no limit"
@@ -173,6 +181,11 @@ func putPower(b []byte, _ *modeState, _ *modeUnit) {
 // putExceptions: SPC-4 §7.5.11.
 func putExceptions(b []byte, _ *modeState, _ *modeUnit) {
 	b[2] = 0x08 // DEXCPT: no informational exceptions
+}
+
+// has reports whether u has the page.
+func (p *modePage) has(u *modeUnit) bool {
+	return u.usual != 0 || p.code != modeExceptions || p.sub != modeThresholds
 }
 
 // append appends the page with the values that pc asks for.

@@ -13,6 +13,7 @@ var (
 	extensionFields = []modeField{{5, 3, 4}}
 	powerFields     = []modeField{{2, 7, 2}, {4, 7, 32}, {8, 7, 32}, {12, 7, 32}, {16, 7, 32}, {20, 7, 32}, {39, 7, 2}, {39, 5, 2}, {39, 3, 2}}
 	exceptionFields = []modeField{{3, 3, 4}, {4, 7, 32}, {8, 7, 32}}
+	thresholdFields = []modeField{{16, 5, 3}, {16, 2, 3}, {17, 7, 8}, {20, 7, 32}}
 )
 
 // fieldOf is the place of the field of page p that bit bit of byte at is in.

@@ -21,11 +21,14 @@ type savedModes struct {
 	SWP     bool `json:"SWP"`
 	TAS     bool `json:"TAS"`
 	LBPERE  bool `json:"LBPERE"`
+	// Of the threshold descriptor.
+	Count    uint32 `json:"THRESHOLD_COUNT,omitempty"`
+	Disabled bool   `json:"disabled,omitempty"`
 }
 
 // encode makes the record of s.
 func (s modeState) encode() []byte {
-	b, _ := json.Marshal(savedModes{modeRecordVersion, s.wce, s.dSense, s.swp, s.tas, s.lbpere}) // cannot fail
+	b, _ := json.Marshal(savedModes{modeRecordVersion, s.wce, s.dSense, s.swp, s.tas, s.lbpere, s.limit, s.unlimited}) // cannot fail
 	return b
 }
 
@@ -38,7 +41,7 @@ func decodeModes(b []byte) (modeState, error) {
 	if r.Version != modeRecordVersion {
 		return modeState{}, fmt.Errorf("version %d is not known", r.Version)
 	}
-	return modeState{wce: r.WCE, dSense: r.DSense, swp: r.SWP, tas: r.TAS, lbpere: r.LBPERE}, nil
+	return modeState{wce: r.WCE, dSense: r.DSense, swp: r.SWP, tas: r.TAS, lbpere: r.LBPERE, limit: r.Count, unlimited: r.Disabled}, nil
 }
 
 // decodeRecord decodes JSON strictly: what this version does not know it must not

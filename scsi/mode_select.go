@@ -1,6 +1,7 @@
 package scsi
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"github.com/vtgt/vtgt/backing"
@@ -169,13 +170,14 @@ func (u *Unit) parseModePage(b []byte, at int, st *modeState) (n int, s Sense, o
 	if head == 4 {
 		sub, length = b[1], int(binary.BigEndian.Uint16(b[2:]))
 	}
+	mu := u.modeUnit()
 	var p *modePage
 	known := false
 	for i := range modePages {
 		if o := &modePages[i]; o.code == b[0]&0x3f {
 			known = true
 			// A page without subpage code has the short header.
-			if o.sub == sub && (sub != 0) == (head == 4) {
+			if o.has(&mu) && o.sub == sub && (sub != 0) == (head == 4) {
 				p = o
 			}
 		}
@@ -193,7 +195,6 @@ func (u *Unit) parseModePage(b []byte, at int, st *modeState) (n int, s Sense, o
 		return 0, short, false
 	}
 	b = b[:p.length]
-	mu := u.modeUnit()
 	var nowBuf, maskBuf [64]byte
 	now := p.append(nowBuf[:0], pcCurrent, st, &mu)
 	mask := p.append(maskBuf[:0], pcChangeable, st, &mu)
@@ -203,7 +204,7 @@ func (u *Unit) parseModePage(b []byte, at int, st *modeState) (n int, s Sense, o
 			return 0, InvalidParamField(at+f, bit), false
 		}
 	}
-	if p.get != nil {
+	if p.get != nil && !bytes.Equal(b[head:], now[head:]) {
 		// Bits that may not change are equal, so get can look at all of them.
 		p.get(b, st)
 	}

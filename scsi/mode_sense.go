@@ -66,6 +66,9 @@ func (t *Task) modeSense(header int, alloc int64) {
 			continue
 		}
 		known = true
+		if !p.has(&mu) {
+			continue
+		}
 		if sub == p.sub || sub == modeAllSubpages {
 			b = p.append(b, pc, &state, &mu)
 		}

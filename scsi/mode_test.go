@@ -252,6 +252,9 @@ func FuzzModeSelect(f *testing.F) {
 			mu := u.modeUnit()
 			list := make([]byte, header)
 			for i := range modePages {
+				if !modePages[i].has(&mu) {
+					continue
+				}
 				list = modePages[i].append(list, pcCurrent, &st, &mu)
 			}
 			again := st

@@ -22,7 +22,7 @@ func runRequestSense(t *Task) {
 // taken away by that, else why the medium is not ready.
 func (t *Task) pendingSense() Sense {
 	if a, ok := t.nu().takeUA(); ok {
-		return Sense{Key: UnitAttention, ASC: a}
+		return uaSense(a)
 	}
 	if a := t.unit.notReady(); a != 0 {
 		return Sense{Key: NotReady, ASC: a}

@@ -66,6 +66,7 @@ const (
 	ASCCapacityDataHasChanged       ASC = 0x2a09
 	ASCTimestampChanged             ASC = 0x2a10
 	ASCCommandsClearedByAnother     ASC = 0x2f00
+	ASCThinThresholdReached         ASC = 0x3807
 	ASCSavingParametersNotSupported ASC = 0x3900
 	ASCCommandsClearedByISCSI       ASC = 0x477f
 	ASCMediumNotPresent             ASC = 0x3a00

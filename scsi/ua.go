@@ -9,6 +9,17 @@ const initialUA = ASCPowerOnOrReset
 // maxUA bounds the queue. All the conditions that the core knows fit, once each.
 const maxUA = 16
 
+// uaSense is the sense data of a unit attention condition.
+func uaSense(a ASC) Sense {
+	s := Sense{Key: UnitAttention, ASC: a}
+	if a == ASCThinThresholdReached {
+		// Where the threshold's descriptor is in mode page 1Ch/02h (SBC-3
+		// §4.7.3.7.6).
+		s.Info, s.HasInfo = thresholdOffset, true
+	}
+	return s
+}
+
 // uaQueue is guarded by Unit.mu.
 type uaQueue struct {
 	n int

@@ -53,7 +53,7 @@ func (nu *nexusUnit) judge(t *Task, v uint32) bool {
 	c := t.cmd
 	if v&verdictUA != 0 && (c == nil || c.flags&cmdKeepUA == 0) {
 		if a, ok := nu.takeUA(); ok {
-			t.check(Sense{Key: UnitAttention, ASC: a})
+			t.check(uaSense(a))
 			return false
 		}
 	}

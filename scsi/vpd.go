@@ -273,9 +273,12 @@ func appendVPDCharacteristics(b []byte, i *backing.Info) []byte {
 
 // appendVPDProvisioning appends page B2h, logical block provisioning (SBC-3
 // §6.6.5).
-func appendVPDProvisioning(b []byte, c *UnitConfig) []byte {
+func appendVPDProvisioning(b []byte, c *UnitConfig, thresholds bool) []byte {
 	b = appendPage(b, vpdProvisioning)
 	b = append(b, 0, 0, 0, 0)
+	if thresholds {
+		b[4] = thresholdExponent(c.BlockSize)
+	}
 	if c.Thin {
 		b[5] = 0x80 | 0x40 | 0x20 | 0x04 // LBPU, LBPWS, LBPWS10, LBPRZ
 		b[6] = 2                         // thin provisioned

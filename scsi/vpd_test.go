@@ -64,8 +64,9 @@ func TestVPDGolden(t *testing.T) {
 			00000000 00000000 00000000 00000000 0000000000040000` + zeros[:20*2]},
 		{"b1", appendVPDCharacteristics(nil, info), "00 b1 003c 0001 00 00 03" + zeros[:55*2]},
 		{"b1 rotating", appendVPDCharacteristics(nil, plain), "00 b1 003c 0000 00 00 03" + zeros[:55*2]},
-		{"b2 thin", appendVPDProvisioning(nil, thin), "00 b2 0004 00 e4 02 00"},
-		{"b2 full", appendVPDProvisioning(nil, full), "00 b2 0004 00 00 00 00"},
+		{"b2 thin", appendVPDProvisioning(nil, thin, false), "00 b2 0004 00 e4 02 00"},
+		{"b2 thresholds", appendVPDProvisioning(nil, thin, true), "00 b2 0004 0b e4 02 00"},
+		{"b2 full", appendVPDProvisioning(nil, full, false), "00 b2 0004 00 00 00 00"},
 	} {
 		wantBytes(t, c.name, c.got, unhex(t, c.want))
 	}

@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"math"
 	"strconv"
 	"syscall"
 
@@ -136,6 +137,34 @@ func DirectAlign(fd int) (mem, off int, ok bool) {
 const (
 	TmpfsMagic = unix.TMPFS_MAGIC
 )
+
+// FileSystemSpace gives the size of fd's file system and what unprivileged users may
+// still take of it, in bytes (fstatfs(2)). It sleeps.
+func FileSystemSpace(fd int) (total, avail int64, err error) {
+	var st unix.Statfs_t
+	for {
+		err = unix.Fstatfs(fd, &st)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	unit := int64(st.Frsize)
+	if unit == 0 {
+		unit = int64(st.Bsize)
+	}
+	return times(st.Blocks, unit), times(st.Bavail, unit), nil
+}
+
+// times is n*unit, bounded: file systems of the network tell what they like.
+func times(n uint64, unit int64) int64 {
+	if unit <= 0 || n > uint64(math.MaxInt64/unit) {
+		return math.MaxInt64
+	}
+	return int64(n) * unit
+}
 
 // FileSystemMagic is f_type of fstatfs(2), 0 where it fails.
 func FileSystemMagic(fd int) int64 {

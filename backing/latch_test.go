@@ -11,6 +11,7 @@ import (
 
 	"github.com/vtgt/vtgt/internal/loop"
 	"github.com/vtgt/vtgt/internal/sys"
+	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 // testStore opens a file store whose insides a test may change.
@@ -35,7 +36,7 @@ func testStore(t testing.TB, dir string, c Cache) (*loop.Group, *fileStore, *fil
 		g.Loops()[0].Do(func() { q.Close(func() { close(ended) }) })
 		select {
 		case <-ended:
-		case <-time.After(10 * time.Second):
+		case <-time.After(tempotest.Patience):
 			t.Fatal("the queue does not end")
 		}
 		if err := s.Close(); err != nil {
@@ -67,7 +68,7 @@ func do(t testing.TB, q *fileQueue, op *Op) error {
 	select {
 	case <-start(q, op):
 		return op.Err
-	case <-time.After(10 * time.Second):
+	case <-time.After(tempotest.Patience):
 		t.Fatal("no end")
 		return nil
 	}
@@ -291,34 +292,30 @@ func TestCancelBehindHungCalls(t *testing.T) {
 		ops[i] = Op{Kind: Write, Flags: FUA, Len: 512, Bufs: [][]byte{make([]byte, 512)}}
 		ends = append(ends, start(q, &ops[i]))
 	}
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		if running, _ := s.jobs.Stats(); running == storeJobs {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("the workers do not hang")
-		}
-	}
+	tempotest.Wait(t, "the workers hang", func() bool { running, _ := s.jobs.Stats(); return running == storeJobs })
 	q.l.Do(func() {
 		for i := range ops {
 			q.Cancel(&ops[i])
 		}
 	})
-	early := 0
+	early := func() (n int) {
+		for _, e := range ends {
+			n += len(e)
+		}
+		return n
+	}
+	tempotest.Settles(func() bool { return early() >= len(ops)-storeJobs })
+	time.Sleep(20 * time.Millisecond) // for those that must not end
+	if n := early(); n != len(ops)-storeJobs {
+		t.Errorf("%d operations ended while %d hang, want %d", n, storeJobs, len(ops)-storeJobs)
+	}
 	hung := ends[:0:0]
 	for i, e := range ends {
-		select {
-		case <-e:
-			early++
-			if !errors.Is(ops[i].Err, ErrCanceled) {
-				t.Errorf("operation %d: %v", i, ops[i].Err)
-			}
-		case <-time.After(100 * time.Millisecond):
+		if len(e) == 0 {
 			hung = append(hung, e)
+		} else if <-e; !errors.Is(ops[i].Err, ErrCanceled) {
+			t.Errorf("operation %d: %v", i, ops[i].Err)
 		}
-	}
-	if early != len(ops)-storeJobs {
-		t.Errorf("%d operations ended while %d hang, want %d", early, storeJobs, len(ops)-storeJobs)
 	}
 	other, err := Open("file:"+filepath.Join(t.TempDir(), "other"), Options{Size: 4096, Create: true, Group: g})
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vtgt/vtgt/backing"
+	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 func tool(t *testing.T, name string) string {
@@ -84,12 +85,10 @@ func TestLocksAgainstQEMU(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cmd.Process.Kill()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	tempotest.Wait(t, "qemu-io locks", func() bool {
 		b, _ := os.ReadFile("/proc/locks")
-		if strings.Contains(string(b), inode(t, path)+" 100 ") || time.Now().After(end) {
-			break
-		}
-	}
+		return strings.Contains(string(b), inode(t, path)+" 100 ")
+	})
 	_, err = backing.Open("file:"+path, backing.Options{Group: g})
 	if !errors.Is(err, backing.ErrInUse) {
 		t.Fatalf("open while qemu-io has it: %v, want ErrInUse", err)
@@ -99,7 +98,7 @@ func TestLocksAgainstQEMU(t *testing.T) {
 	}
 	// It waits as long as it is told, and gets the lock when it is free.
 	time.AfterFunc(300*time.Millisecond, func() { in.Close() })
-	st, err = backing.Open("file:"+path, backing.Options{Group: g, LockWait: 10 * time.Second})
+	st, err = backing.Open("file:"+path, backing.Options{Group: g, LockWait: tempotest.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/backing/backingtest"
 	"github.com/vtgt/vtgt/internal/loop"
+	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 func group(t testing.TB) *loop.Group {
@@ -193,7 +194,7 @@ func TestSizeChange(t *testing.T) {
 			if got != n || st.Info().Size != n {
 				t.Fatalf("size %d, Info %d, want %d", got, st.Info().Size, n)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(tempotest.Patience):
 			t.Fatalf("nobody told of size %d", n)
 		}
 	}
@@ -308,12 +309,10 @@ func TestNoLeaks(t *testing.T) {
 	for i := range 20 {
 		round(i + 2)
 	}
-	time.Sleep(20 * time.Millisecond)
-	if f := fds(); f > f0 {
-		t.Errorf("%d descriptors before, %d after", f0, f)
-	}
-	if m := maps(); m > m0+10 {
-		t.Errorf("%d mappings before, %d after", m0, m)
+	// A round that kept one of each would have kept 80; threads that a busy machine
+	// makes the runtime start have some, too.
+	if !tempotest.Settles(func() bool { return fds() <= f0 && maps() <= m0+40 }) {
+		t.Errorf("before and after: %d and %d descriptors, %d and %d mappings", f0, fds(), m0, maps())
 	}
 	if n := g.Slabs().Used(); n != 0 {
 		t.Errorf("%d bytes of slabs in use", n)

@@ -11,6 +11,7 @@ import (
 	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/internal/loop"
 	"github.com/vtgt/vtgt/internal/slab"
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/scsi"
 	"github.com/vtgt/vtgt/srp"
 )
@@ -116,7 +117,7 @@ func (c *ring) run(t testing.TB, n int) {
 	c.q.Loop().Do(func() { c.left = n; c.Handle(nil) })
 	select {
 	case <-c.ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(tempotest.Patience):
 		t.Fatal("no end")
 	}
 }
@@ -175,6 +176,15 @@ func newWorld(t testing.TB, conf srp.Config) *world {
 		w.group.Close()
 	})
 	return w
+}
+
+// settle lets two rounds go by: counters are published at the end of one.
+func (w *world) settle() {
+	for range 2 {
+		for _, l := range w.group.Loops() {
+			l.Do(func() {})
+		}
+	}
 }
 
 func TestNoAllocations(t *testing.T) {
@@ -251,10 +261,7 @@ func TestGenerations(t *testing.T) {
 		}
 	})
 	c.do(func() { c.q.Close(time.Millisecond, func(int) {}) }) // with one that was not put back
-	time.Sleep(20 * time.Millisecond)
-	if n := w.port.Stats().Stuck; n != 1 {
-		t.Errorf("%d stuck", n)
-	}
+	tempotest.Wait(t, "one is stuck", func() bool { return w.port.Stats().Stuck == 1 })
 }
 
 func TestCreditAndMisuse(t *testing.T) {
@@ -292,6 +299,7 @@ func TestCreditAndMisuse(t *testing.T) {
 		c.q.Start()
 		c.q.Put(c.q.Get())
 	})
+	w.settle()
 	if s := w.port.Stats(); s.Misuse != 4 || s.Refused != 2 || s.Busy != 1 || s.InFlight != 0 {
 		t.Errorf("%+v", s)
 	}
@@ -316,6 +324,7 @@ func TestMemoryBound(t *testing.T) {
 			t.Errorf("a failed fetch: %v", c.last.Status)
 		}
 	})
+	w.settle()
 	if s := w.port.Stats(); s.NoMemory != 1 || s.MoveErrors != 1 {
 		t.Errorf("%+v", s)
 	}
@@ -324,7 +333,7 @@ func TestMemoryBound(t *testing.T) {
 // TestOtherLoop aborts, from a queue on one loop, a command whose data are being
 // fetched on another.
 func TestOtherLoop(t *testing.T) {
-	w := newWorld(t, srp.Config{Deadline: 5 * time.Second})
+	w := newWorld(t, srp.Config{Deadline: tempotest.Patience})
 	a := newRing(t, w.port, w.group.Loops()[0], true)
 	b := newRing(t, w.port, w.group.Loops()[1], true)
 	a.run(t, 4)
@@ -366,7 +375,7 @@ func TestOtherLoop(t *testing.T) {
 			if got != scsi.TMComplete {
 				t.Errorf("%v: %v", f, got)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(tempotest.Patience):
 			t.Fatalf("%v: no answer", f)
 		}
 		a.do(func() {
@@ -425,6 +434,7 @@ func TestEvents(t *testing.T) {
 			t.Errorf("%d events: %v", n, a.events)
 		}
 	})
+	w.settle()
 	if s := w.port.Stats(); s.Missed == 0 {
 		t.Errorf("%+v", s)
 	}

@@ -7,10 +7,11 @@ import (
 
 	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/internal/loop"
+	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 // Timeout bounds every wait of this package.
-const Timeout = 30 * time.Second
+const Timeout = tempotest.Patience
 
 // ErrTimeout: an operation did not end within Timeout.
 var ErrTimeout = errors.New("no end within " + Timeout.String())

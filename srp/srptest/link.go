@@ -3,9 +3,9 @@ package srptest
 import (
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/vtgt/vtgt/internal/loop"
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/scsi"
 	"github.com/vtgt/vtgt/srp"
 )
@@ -92,4 +92,4 @@ type Moves interface {
 type Factory func(tb testing.TB, p *srp.Port, l *loop.Loop) Link
 
 // Timeout bounds every wait of the suite.
-const Timeout = 10 * time.Second
+const Timeout = tempotest.Patience

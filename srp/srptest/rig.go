@@ -9,6 +9,7 @@ import (
 	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/internal/loop"
 	"github.com/vtgt/vtgt/internal/slab"
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/scsi"
 	"github.com/vtgt/vtgt/scsi/scsitest"
 	"github.com/vtgt/vtgt/srp"
@@ -71,7 +72,7 @@ func newRig(tb testing.TB, c *Config, o rigOptions) *rig {
 	}
 	sp := r.target.NewPort(scsi.PortConfig{RelID: 1, Protocol: 4, Name: "t1", DeviceName: "t1"})
 	if o.deadline == 0 {
-		o.deadline = 8 * time.Second
+		o.deadline = Timeout / 2
 	}
 	r.port, err = srp.NewPort(srp.Config{Port: sp, Initiator: [16]byte{1, 2, 3, 15: 16}, Requests: 16, Slack: 16,
 		Deadline: o.deadline, New: c.New})
@@ -134,11 +135,8 @@ func (r *rig) close() {
 		r.Errorf("%d misuses of loops", n)
 	}
 	r.group.Close()
-	for range 100 {
-		if countFDs() <= r.fds && runtime.NumGoroutine() <= r.gs {
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
+	if tempotest.Settles(func() bool { return countFDs() <= r.fds && runtime.NumGoroutine() <= r.gs }) {
+		return
 	}
 	buf := make([]byte, 64<<10)
 	r.Errorf("leak: %d descriptors (were %d), %d goroutines (were %d)\n%s", countFDs(), r.fds,
@@ -162,13 +160,9 @@ func (r *rig) await(what string, f func(time.Duration, func(int))) {
 
 func (r *rig) eventually(what string, f func() bool) {
 	r.Helper()
-	for range 2000 {
-		if f() {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
+	if !tempotest.Settles(f) {
+		r.Fatalf("never: %s; %+v", what, r.port.Stats())
 	}
-	r.Fatalf("never: %s; %+v", what, r.port.Stats())
 }
 
 // start sends c with a tag of its own unless it has one.

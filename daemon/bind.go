@@ -53,9 +53,13 @@ type core struct {
 	inherited inherited
 	// tell hears of changes of state, see engine.observe.
 	tell func(kind, name, detail string)
+	// memory is what a disk keeps over restarts, see engine.remember.
+	memory func(disk string) scsi.Memory
 }
 
 func (c *core) observe(f func(kind, name, detail string)) { c.tell = f }
+
+func (c *core) remember(of func(disk string) scsi.Memory) { c.memory = of }
 
 func newEngine(cfg *config.Config, o *Options) (engine, error) {
 	log, files := o.Log, o.Inherited
@@ -145,7 +149,8 @@ func (c *core) openDisk(d *config.Disk, id state.Disk, wait time.Duration) (disk
 				c.tell("disk", d.Name, "running")
 			}
 		},
-		Log: log,
+		Memory: c.memory(d.Name),
+		Log:    log,
 	}, st)
 	if err != nil {
 		_ = st.Close()

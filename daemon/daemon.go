@@ -13,6 +13,7 @@ import (
 	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/config"
 	"github.com/vtgt/vtgt/daemon/state"
+	"github.com/vtgt/vtgt/scsi"
 )
 
 // CloseTime is how long Close may take with sessions open, unless Options say more.
@@ -123,6 +124,7 @@ func start(file string, text []byte, cfg *config.Config, eng engine, o Options) 
 	d.comings.limit = maxSessionEvents
 	d.cur.Store(g)
 	eng.observe(d.stateEvent)
+	eng.remember(func(disk string) scsi.Memory { return st.Memory(disk) })
 	d.write.Lock()
 	defer d.write.Unlock()
 	if _, err := d.apply(file, text, cfg, ApplyOptions{}, nil, deadline); err != nil {

@@ -6,6 +6,7 @@ import (
 	"github.com/vtgt/vtgt/config"
 	"github.com/vtgt/vtgt/daemon/state"
 	"github.com/vtgt/vtgt/iscsi/chap"
+	"github.com/vtgt/vtgt/scsi"
 )
 
 // engine is what the daemon drives: the loops with the SCSI core and the front
@@ -23,6 +24,9 @@ type engine interface {
 	// observe has f hear of changes that no configuration made: of which kind of
 	// object, its name, and what. Called once, before anything else.
 	observe(f func(kind, name, detail string))
+	// remember has disks keep what their initiators ask for in what of gives for
+	// the disk's name. Called once, before the first disk.
+	remember(of func(disk string) scsi.Memory)
 	// setDiscovery says which CHAP users may see the list of targets; none:
 	// everybody may.
 	setDiscovery(users []chap.Account)

@@ -14,6 +14,7 @@ import (
 	"github.com/vtgt/vtgt/daemon/state"
 	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/iscsi/chap"
+	"github.com/vtgt/vtgt/scsi"
 )
 
 // fakeEngine keeps account of what is open and mapped, and fails on demand.
@@ -64,6 +65,8 @@ func (e *fakeEngine) things() []string {
 	slices.Sort(out)
 	return out
 }
+
+func (e *fakeEngine) remember(func(string) scsi.Memory) {}
 
 type fakeDisk struct {
 	e    *fakeEngine

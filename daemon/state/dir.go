@@ -188,7 +188,12 @@ func tempPattern(path string) string { return "." + filepath.Base(path) + ".new-
 // sweep removes what a daemon that was killed inside writeFile has left in its own
 // folder. The lock is held: nobody else is writing there.
 func (d *Dir) sweep() {
-	for _, dir := range []string{d.path, filepath.Join(d.path, versionFolder)} {
+	dirs := []string{d.path, filepath.Join(d.path, versionFolder)}
+	units, _ := os.ReadDir(filepath.Join(d.path, unitFolder))
+	for _, u := range units {
+		dirs = append(dirs, filepath.Join(d.path, unitFolder, u.Name()))
+	}
+	for _, dir := range dirs {
 		files, _ := os.ReadDir(dir)
 		for _, f := range files {
 			if left, _ := filepath.Match(tempPattern("*"), f.Name()); left {
@@ -225,6 +230,11 @@ func writeFile(path string, b []byte) (err error) {
 	if err != nil {
 		return err
 	}
+	return syncFolder(dir)
+}
+
+// syncFolder makes the entries of the folder dir stable.
+func syncFolder(dir string) error {
 	df, err := os.Open(dir)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 // Package state keeps what must survive a restart of vtgt: the identities that
 // initiators know disks and exports by (SPC-4 §7.8.6 designators, relative target
-// port identifiers), the number of the configuration in force, and earlier
+// port identifiers), what initiators have a disk keep (saved mode pages, persistent
+// reservations), the number of the configuration in force, and earlier
 // configurations. It is one folder, versioned, with one owner at a time.
 //
 // Files are replaced whole: written beside, synced, renamed, and the folder

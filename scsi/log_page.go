@@ -11,6 +11,7 @@ const (
 	logWriteErrors = 0x02
 	logReadErrors  = 0x03
 	logVerifyErrs  = 0x05
+	logProvision   = 0x0c
 	logTemperature = 0x0d
 	logStatistics  = 0x19
 	logExceptions  = 0x2f
@@ -48,14 +49,24 @@ var logPages = [...]logPage{
 	{logWriteErrors, appendWriteErrors},
 	{logReadErrors, appendReadErrors},
 	{logVerifyErrs, appendVerifyErrors},
+	{logProvision, appendProvisioning},
 	{logTemperature, appendTemperature},
 	{logStatistics, appendStatistics},
 	{logExceptions, appendExceptions},
 }
 
+// has reports whether u has the page.
+func (p *logPage) has(u *Unit) bool {
+	if p.code == logProvision {
+		_, _, ok := u.provisioning()
+		return ok
+	}
+	return true
+}
+
 // appendLogPages appends the contents of page 00h (SPC-4 §7.3.15), or of 00h/FFh
 // (§7.3.16).
-func appendLogPages(b []byte, subpages bool) []byte {
+func appendLogPages(b []byte, u *Unit, subpages bool) []byte {
 	add := func(code, sub byte) {
 		if b = append(b, code); subpages {
 			b = append(b, sub)
@@ -66,7 +77,9 @@ func appendLogPages(b []byte, subpages bool) []byte {
 		add(logSupported, logAllSubpages)
 	}
 	for i := range logPages {
-		add(logPages[i].code, 0)
+		if logPages[i].has(u) {
+			add(logPages[i].code, 0)
+		}
 	}
 	return b
 }
@@ -118,6 +131,21 @@ func appendVerifyErrors(b []byte, u *Unit, pc byte) []byte {
 	c := u.logCounts(logVerifyErrs)
 	return appendErrorCounters(b, pc, c.verifyBytes, c.verifyErrs)
 }
+
+// appendProvisioning appends the LBA mapping resources, in threshold sets (SBC-3
+// §6.4.5): those that are available are for all that is on the file system, those
+// that are used are the unit's.
+func appendProvisioning(b []byte, u *Unit, _ byte) []byte {
+	const dedicated, shared = 1, 2 // SCOPE
+	available, used, _ := u.provisioning()
+	b = appendLogParam(b, resourceAvailable, logList, 8)
+	b = append(binary.BigEndian.AppendUint32(b, available), shared, 0, 0, 0)
+	b = appendLogParam(b, resourceUsed, logList, 8)
+	return append(binary.BigEndian.AppendUint32(b, used), dedicated, 0, 0, 0)
+}
+
+// resourceUsed is the code of the used LBA mapping resources.
+const resourceUsed = 0x02
 
 // appendTemperature: there is no sensor (SPC-4 §7.3.21).
 func appendTemperature(b []byte, _ *Unit, _ byte) []byte {

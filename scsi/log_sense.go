@@ -14,10 +14,10 @@ func runLogSense(t *Task) {
 	clear(b)
 	last := -1
 	if code == logSupported && (sub == 0 || sub == logAllSubpages) {
-		b = appendLogPages(b, sub != 0)
+		b = appendLogPages(b, t.unit, sub != 0)
 		last = 0
 	} else {
-		p := findLogPage(code)
+		p := t.unit.findLogPage(code)
 		switch {
 		case p == nil && code != logSupported:
 			t.check(InvalidCDBField(2, 5))
@@ -41,10 +41,11 @@ func runLogSense(t *Task) {
 	t.reply(b, lenBytes7(t))
 }
 
-// findLogPage finds a page that is not a list of pages.
-func findLogPage(code byte) *logPage {
+// findLogPage finds a page of the unit that is not a list of pages; nil: it has none
+// of that code.
+func (u *Unit) findLogPage(code byte) *logPage {
 	for i := range logPages {
-		if logPages[i].code == code {
+		if logPages[i].code == code && logPages[i].has(u) {
 			return &logPages[i]
 		}
 	}
@@ -73,7 +74,7 @@ func runLogSelect(t *Task) {
 	c := &t.CDB
 	pc, code, sub := c[2]>>6, c[2]&0x3f, c[3]
 	switch {
-	case code != logSupported && findLogPage(code) == nil:
+	case code != logSupported && t.unit.findLogPage(code) == nil:
 		t.check(InvalidCDBField(2, 5))
 		return
 	case sub != 0 && (code != logSupported || sub != logAllSubpages):

@@ -71,6 +71,16 @@ func TestLogPagesGolden(t *testing.T) {
 	} {
 		n.expect(c.want, c.cdb, nil, 4096)
 	}
+
+	// Resources are there when somebody has looked: 5 GiB free, 1 MiB and a bit used.
+	n.expect("05 24/00 cdb 2.5", "4d 00 4c 00 00 0000 ffff 00", nil, 4096)
+	r.u.SetSpace(backing.Space{Used: 1<<20 + 1, Available: 5 << 30, Total: 6 << 30})
+	for _, c := range []struct{ cdb, want string }{
+		{"4d 00 4c 00 00 0000 ffff 00", "8c 00 0018 0001 23 08 00001400 02000000 0002 23 08 00000002 01000000"},
+		{"4d 00 40 00 00 0000 ffff 00", "80 00 0008 00 02 03 05 0c 0d 19 2f"},
+	} {
+		wantBytes(t, c.cdb, n.expect("good", c.cdb, nil, 4096).in(), unhex(t, c.want))
+	}
 }
 
 // Every command counts at once, in the round in which it ends, and on all lanes.

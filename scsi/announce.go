@@ -1,5 +1,7 @@
 package scsi
 
+import "slices"
+
 // Announce notes that t, which has its LUN and CDB, is in the task set from now on,
 // though it will be submitted only when its data have come: what clears the task set
 // meanwhile (task management of any nexus; PREEMPT AND ABORT) ends it in Submit, as
@@ -53,7 +55,7 @@ func (b *barrier) overtake() {
 	}
 	for _, nu := range b.unit.nexuses {
 		n := nu.nexus
-		if b.target != nil && b.target != n.port.target || b.nexus != nil && b.nexus != n {
+		if b.target != nil && b.target != n.port.target || b.nexus != nil && b.nexus != n || b.among != nil && !slices.Contains(b.among, nu) {
 			continue
 		}
 		nu.byOther, nu.clearedUA = n != b.issuer && b.outcome == abortTAS, 0

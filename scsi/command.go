@@ -36,14 +36,15 @@ const (
 )
 
 // conflictClass says what another nexus's reservation does to a command
-// (SPC-4 §5.12.1 table 66, SBC-3 §4.17 table 13).
+// (SPC-4 table 65, SBC-3 §4.17 table 13; for RESERVE SPC-2 table 9).
 type conflictClass uint8
 
 const (
-	conflictRead  conflictClass = iota // conflicts with exclusive access
-	conflictWrite                      // conflicts with every reservation of another
-	conflictNone                       // always allowed
-	conflictOwn                        // decides for itself (PERSISTENT RESERVE OUT, RESERVE, RELEASE)
+	conflictRead    conflictClass = iota // conflicts with exclusive access
+	conflictWrite                        // conflicts with every reservation of another
+	conflictNone                         // always allowed
+	conflictReserve                      // conflicts with RESERVE alone (TEST UNIT READY)
+	conflictOwn                          // decides for itself (PERSISTENT RESERVE OUT, RESERVE, RELEASE)
 )
 
 type cmdFlags uint16
@@ -74,4 +75,8 @@ const (
 	// no overlapping READ or WRITE runs meanwhile, see gate.go. Its range is
 	// what Task.lbaRange says.
 	cmdRange
+	// cmdPreempt: starts although other tasks run, wait, or are held by a unit
+	// that has stopped, and no other task starts before it ends (PREEMPT AND
+	// ABORT, which ends some of them).
+	cmdPreempt
 )

@@ -161,7 +161,10 @@ type rigNexus struct {
 	l  *loop.Loop
 }
 
-type rigFE struct{ tb testing.TB }
+type rigFE struct {
+	tb testing.TB
+	id string // TransportID
+}
 
 // rigCall is a task under way.
 type rigCall struct {
@@ -177,8 +180,8 @@ func (rigFE) Done(t *Task) {
 		close(c.done)
 	}
 }
-func (rigFE) Event(Event)            {}
-func (rigFE) TransportID([]byte) int { return 0 }
+func (rigFE) Event(Event)                  {}
+func (f rigFE) TransportID(dst []byte) int { return copy(dst, f.id) }
 
 func newRig(tb testing.TB, c UnitConfig, st *rigStore) *rig {
 	tb.Helper()
@@ -226,7 +229,13 @@ func (r *rig) nexus() *rigNexus {
 func (r *rig) fresh() *rigNexus {
 	r.tb.Helper()
 	r.n++
-	nx, err := r.p.Attach(InitiatorID(fmt.Sprint("iqn.i,i,", r.n)), rigFE{r.tb})
+	return r.attach(r.p, fmt.Sprintf("iqn.i,i,0x%012x", r.n))
+}
+
+// attach attaches an iSCSI initiator to any port.
+func (r *rig) attach(p *Port, name string) *rigNexus {
+	r.tb.Helper()
+	nx, err := p.Attach(InitiatorID(name), rigFE{r.tb, iscsiTransportID(name)})
 	if err != nil {
 		r.tb.Fatal(err)
 	}

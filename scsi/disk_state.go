@@ -141,6 +141,6 @@ func (t *Task) conflicted() bool {
 	if t.nu().verdict.Load()&(verdictRead|verdictWrite) == 0 {
 		return false
 	}
-	t.finish(StatusReservationConflict)
+	t.conflict()
 	return true
 }

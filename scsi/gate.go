@@ -86,6 +86,7 @@ const (
 	classHead             // HEAD OF QUEUE
 	classOrdered
 	classExclusive // cmdExclusive, whatever its attribute
+	classPreempt   // cmdPreempt, whatever its attribute
 )
 
 // abortKind says how an aborted task ends.
@@ -121,6 +122,7 @@ type taskSched struct {
 	lossy  bool // held, and its operation must not be repeated
 	head   bool // placed in Unit.heads
 	alone  bool // is Unit.alone
+	holds  bool // counted in Unit.holds
 	slot   int8 // its entry in the range table + 1
 
 	nbuf uint8

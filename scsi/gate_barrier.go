@@ -2,6 +2,7 @@ package scsi
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -27,8 +28,11 @@ type barrier struct {
 	target *Target
 	nexus  *Nexus
 	lane   *Lane
+	among  []*nexusUnit
 	byTag  bool
 	tag    uint64
+	// except is not covered.
+	except *Task
 
 	// outcome for the tasks it covers; notAborted: it only waits for them.
 	outcome abortKind
@@ -77,11 +81,12 @@ type taskWatch struct {
 func (b *barrier) inScope(lu *laneUnit) bool {
 	return (b.target == nil || b.target == lu.lane.nexus.port.target) &&
 		(b.nexus == nil || b.nexus == lu.lane.nexus) &&
+		(b.among == nil || slices.Contains(b.among, lu.nu)) &&
 		(b.lane == nil || b.lane == lu.lane)
 }
 
 func (b *barrier) covers(t *Task) bool {
-	return t.sched.seq < b.seq && (!b.byTag || t.Tag == b.tag) && b.inScope(t.lu)
+	return t != b.except && t.sched.seq < b.seq && (!b.byTag || t.Tag == b.tag) && b.inScope(t.lu)
 }
 
 // startBarrier starts b. Any goroutine, without u.mu.

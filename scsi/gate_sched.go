@@ -13,12 +13,16 @@ import "github.com/vtgt/vtgt/internal/loop"
 //     it ends. Two things come before it: a command that runs alone, and a
 //     barrier that holds the unit.
 //   - An exclusive command starts when no other task runs.
+//   - PREEMPT AND ABORT starts at once, unless an exclusive command runs, and
+//     holds back all others until it ends.
 //   - Immediate commands start at once in any case.
 
 func classOf(t *Task) taskClass {
 	switch {
 	case t.cmd != nil && t.cmd.flags&cmdExclusive != 0:
 		return classExclusive
+	case t.cmd != nil && t.cmd.flags&cmdPreempt != 0:
+		return classPreempt
 	case t.Attr == Ordered:
 		return classOrdered
 	case t.Attr == HeadOfQueue:
@@ -49,10 +53,10 @@ func (lu *laneUnit) submitSlow(t *Task) {
 	u.gate.Store(u.gate.Load() | gateOrder)
 	run := false
 	switch {
-	case (u.waiting.head == nil || s.class == classHead) && u.mayStart(t):
+	case (u.waiting.head == nil || s.class == classHead || s.class == classPreempt) && u.mayStart(t):
 		u.admit(t)
 		run = true
-	case s.class == classHead:
+	case s.class == classHead, s.class == classPreempt:
 		s.state = stWaiting
 		u.waiting.pushFront(t)
 	default:
@@ -102,10 +106,12 @@ func (lu *laneUnit) begin(t *Task) {
 
 // mayStart reports whether waiting task t may start now.
 func (u *Unit) mayStart(t *Task) bool {
-	if u.holds > 0 || u.stop.on {
+	if u.holds > 0 || u.stop.on && t.sched.class != classPreempt {
 		return false
 	}
 	switch t.sched.class {
+	case classPreempt:
+		return u.alone != classExclusive
 	case classHead:
 		return u.alone != classExclusive
 	case classSimple:
@@ -138,6 +144,9 @@ func (u *Unit) admit(t *Task) {
 	case classOrdered, classExclusive:
 		s.alone = true
 		u.alone = s.class
+	case classPreempt:
+		s.holds = true
+		u.holds++
 	}
 }
 
@@ -155,7 +164,7 @@ func (u *Unit) schedule() {
 		u.ranges.callUp(u)
 	}
 	var g uint32
-	if u.waiting.head != nil || u.alone != classSimple || u.heads != 0 {
+	if u.waiting.head != nil || u.alone != classSimple || u.heads != 0 || u.holds != 0 {
 		g |= gateOrder
 	}
 	if u.ranges.used != 0 || u.ranges.waiting.head != nil {
@@ -234,6 +243,9 @@ func (lu *laneUnit) endSlow(t *Task) {
 	}
 	if e.alone {
 		u.alone = classSimple
+	}
+	if e.holds {
+		u.holds--
 	}
 	if e.slot != 0 {
 		u.ranges.leave(u, int(e.slot-1))

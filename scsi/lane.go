@@ -191,7 +191,7 @@ func (ln *Lane) Submit(t *Task) {
 		lu.exec(t)
 		return
 	}
-	if t.Attr == Simple && c.flags&(cmdExclusive|cmdRange) == 0 {
+	if t.Attr == Simple && c.flags&(cmdExclusive|cmdRange|cmdPreempt) == 0 {
 		lu.inflight.Add(1)
 		if lu.unit.gate.Load() == 0 {
 			lu.list(t)

@@ -53,7 +53,10 @@ func (t *Task) save(name string, b []byte, next step) {
 
 // RunJob saves. On a worker.
 func (j *saveJob) RunJob(*loop.Job) {
-	j.err = j.t.unit.conf.Memory.Save(j.name, j.b)
+	u := j.t.unit
+	u.saving.Lock() // an operator may save too
+	j.err = u.conf.Memory.Save(j.name, j.b)
+	u.saving.Unlock()
 	j.t.lane.loop.Post(&j.node)
 }
 
@@ -61,10 +64,7 @@ func (j *saveJob) RunJob(*loop.Job) {
 func (j *saveJob) Handle(*loop.Node) {
 	t := j.t
 	ln := t.lane
-	if lu := t.lu; !lu.dirty {
-		lu.dirty = true
-		ln.loop.Defer(&lu.flush)
-	}
+	t.touch()
 	t.op.Err = j.err
 	ln.run(t, j.next)
 	ln.Kick()

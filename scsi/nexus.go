@@ -51,6 +51,7 @@ func (n *Nexus) Lane(l *loop.Loop) (*Lane, error) {
 // lane's loop. It holds Target.mu so that a removal either finds the share or has
 // taken the mapping away before.
 func (n *Nexus) connect(ln *Lane, lun uint16) *laneUnit {
+	id := n.regID()
 	tg := n.port.target
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
@@ -74,9 +75,10 @@ func (n *Nexus) connect(ln *Lane, lun uint16) *laneUnit {
 	}
 	nu := n.units[u]
 	if nu == nil {
-		nu = &nexusUnit{nexus: n, unit: u}
+		nu = &nexusUnit{nexus: n, unit: u, id: id}
 		nu.readOnly.Store(e.ReadOnly)
 		nu.ua.add(initialUA)
+		u.tellAbsent(nu)
 		nu.judgeConflict()
 		n.units[u] = nu
 		u.nexuses = append(u.nexuses, nu)

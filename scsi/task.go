@@ -63,6 +63,8 @@ type task struct {
 	next step
 	// sched is the scheduler's part (gate, lists), see gate.go.
 	sched taskSched
+	// pr is the PERSISTENT RESERVE OUT that is being made stable.
+	pr *prCommand
 	// disk is the disk device server's part, see disk.go.
 	disk diskTask
 }

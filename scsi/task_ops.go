@@ -47,6 +47,21 @@ func (t *Task) finish(st Status) {
 	t.lane.end(t)
 }
 
+// conflict ends the task with RESERVATION CONFLICT.
+func (t *Task) conflict() {
+	t.lu.now.conflicts++
+	t.finish(StatusReservationConflict)
+}
+
+// touch has the counters published that the end of t will change: for what goes on
+// with t outside of Submit and OpDone.
+func (t *Task) touch() {
+	if lu := t.lu; !lu.dirty {
+		lu.dirty = true
+		t.lane.loop.Defer(&lu.flush)
+	}
+}
+
 // nu is the pair of the task's nexus and unit; nil for LUNs without a unit.
 func (t *Task) nu() *nexusUnit {
 	if t.lu == nil {

@@ -76,25 +76,26 @@ type Unit struct {
 	waiting  taskQueue // tasks that are not enabled, in order
 	heads    int       // HEAD OF QUEUE tasks in flight
 	alone    taskClass // classOrdered or classExclusive: such a task is in flight
-	holds    int       // barriers that hold the unit
+	holds    int       // barriers, and tasks of classPreempt, that hold the unit
 	barriers []*barrier
 	finished []*barrier
 	stuck    int // tasks that outlived a barrier
 	ranges   rangeTable
 
-	lanes     []*laneUnit
-	nexuses   []*nexusUnit
-	targets   map[*Target]uint16 // with the LUN
-	reserved  *nexusUnit
-	conflicts func(*nexusUnit) uint32
-	stop      stopState
-	shared    bool
-	writers   map[*Nexus]bool // see unit_share.go; false: sees the unit no longer
-	past      Stats           // of lanes that are gone
-	saves     *loop.JobQueue  // see memory.go; nil until the first
-	resizing  bool
-	closed    bool
-	queueErr  bool // a failure to open a queue was logged
+	lanes    []*laneUnit
+	nexuses  []*nexusUnit
+	targets  map[*Target]uint16 // with the LUN
+	reserved *nexusUnit         // holds it by RESERVE
+	pr       prState
+	stop     stopState
+	shared   bool
+	writers  map[*Nexus]bool // see unit_share.go; false: sees the unit no longer
+	past     Stats           // of lanes that are gone
+	saves    *loop.JobQueue  // see memory.go; nil until the first
+	saving   sync.Mutex      // held while Memory.Save runs; before mu
+	resizing bool
+	closed   bool
+	queueErr bool // a failure to open a queue was logged
 
 	// disk is the disk device server's part, see disk.go.
 	disk diskState
@@ -145,6 +146,9 @@ func NewUnit(c UnitConfig, st backing.Store) (*Unit, error) {
 	if c.ReadOnly || info.ReadOnly {
 		u.conf.ReadOnly = true
 		u.condition.Store(conditionWP)
+	}
+	if err := u.loadReservations(); err != nil {
+		return nil, err
 	}
 	u.server = newDisk(u)
 	if err := u.loadModes(); err != nil {
@@ -297,6 +301,12 @@ func (u *Unit) queueFailed(err error) {
 	u.mu.Unlock()
 	if !was && u.conf.Log != nil {
 		u.conf.Log.Error("disk cannot do I/O: no queue into its store", "disk", u.conf.Name, "err", err)
+	}
+}
+
+func (u *Unit) logError(msg string, args ...any) {
+	if u.conf.Log != nil {
+		u.conf.Log.Error(msg, append([]any{"disk", u.conf.Name}, args...)...)
 	}
 }
 

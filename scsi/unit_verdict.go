@@ -5,7 +5,8 @@ import "sync/atomic"
 // The bits of nexusUnit.verdict: what stands between a nexus and the unit. Zero
 // for nearly every command, so that one load answers all of it. Written under
 // Unit.mu. Commands that change reservations run alone, so every task that passed
-// the gate before such a change has ended, and every later one reads the new word.
+// the gate before such a change has ended, and every later one reads the new word
+// (PREEMPT AND ABORT: every task of the nexuses that it preempts).
 const (
 	// verdictUA: a unit attention is pending.
 	verdictUA = 1 << iota
@@ -13,12 +14,18 @@ const (
 	// with commands of conflictRead, of conflictWrite.
 	verdictRead
 	verdictWrite
+	// verdictReserve: another nexus holds the unit by RESERVE.
+	verdictReserve
+	// verdictLost: what should have persisted of reservations is lost.
+	verdictLost
 )
 
 // nexusUnit is the pair of a nexus and a unit, shared by the nexus's lanes.
 type nexusUnit struct {
 	nexus *Nexus
 	unit  *Unit
+	// id names the nexus for registrations.
+	id regID
 
 	verdict atomic.Uint32
 	// epoch moves when the task set is cleared; see Lane.Announce.
@@ -29,7 +36,7 @@ type nexusUnit struct {
 	// Guarded by Unit.mu.
 
 	ua       uaQueue
-	conflict uint32 // verdictRead | verdictWrite
+	conflict uint32 // the verdict but for verdictUA
 	// The last move of epoch was byOther; clearedUA tells those that had announced
 	// tasks only.
 	byOther   bool
@@ -60,49 +67,66 @@ func (nu *nexusUnit) judge(t *Task, v uint32) bool {
 	if c == nil {
 		return true
 	}
+	if v&verdictLost != 0 && !t.whileLost() {
+		t.check(Sense{Key: DataProtect, ASC: ascReservationInfoLost})
+		return false
+	}
 	if c.conflict == conflictRead && v&verdictRead != 0 ||
-		c.conflict == conflictWrite && v&(verdictWrite|verdictRead) != 0 {
-		t.lu.now.conflicts++
-		t.finish(StatusReservationConflict)
+		c.conflict == conflictWrite && v&(verdictWrite|verdictRead) != 0 ||
+		c.conflict == conflictReserve && v&verdictReserve != 0 {
+		t.conflict()
 		return false
 	}
 	return true
 }
 
-// setConflicts works out anew which commands of which nexus conflict: f tells it
-// for one (verdictRead, verdictWrite). It stays in force for nexuses to come.
-// u.mu is held and, while tasks can run, the caller is a cmdExclusive command.
-func (u *Unit) setConflicts(f func(nu *nexusUnit) uint32) {
-	u.conflicts = f
+// judgeConflicts works out anew which commands of which nexus conflict. u.mu is held
+// and, while tasks can run, the caller is a command that others wait for (cmdExclusive,
+// cmdPreempt), or what it does takes nobody's access away.
+func (u *Unit) judgeConflicts() {
 	for _, nu := range u.nexuses {
 		nu.judgeConflict()
 	}
 }
 
+// judgeConflict is judgeConflicts for one nexus. RESERVE and persistent reservations
+// exclude each other.
 func (nu *nexusUnit) judgeConflict() {
-	nu.conflict = 0
-	if f := nu.unit.conflicts; f != nil {
-		nu.conflict = f(nu) & (verdictRead | verdictWrite)
+	u := nu.unit
+	switch {
+	case u.reserved != nil && u.reserved != nu:
+		nu.conflict = verdictRead | verdictWrite | verdictReserve
+	case u.reserved != nil:
+		nu.conflict = 0
+	default:
+		nu.conflict = u.pr.table.forbids(nu.id)
+	}
+	if u.pr.lost {
+		nu.conflict |= verdictLost
 	}
 	nu.setVerdict()
 }
-
-// reservation is the nexus that holds the unit by RESERVE (SPC-2 §7.21), nil if
-// none does. u.mu is held.
-func (u *Unit) reservation() *nexusUnit { return u.reserved }
 
 // setReservation makes nu the holder by RESERVE; nil: none. u.mu is held. Resets
 // and the loss of the holder's nexus end it without the device server.
 func (u *Unit) setReservation(nu *nexusUnit) {
 	u.reserved = nu
-	if nu == nil {
-		u.setConflicts(nil)
-		return
+	u.judgeConflicts()
+}
+
+// whileLost reports whether the command is allowed while what should have persisted of
+// reservations is lost (SPC-4 §5.13.5.2, §5.13.5.3.2).
+func (t *Task) whileLost() bool {
+	switch t.CDB[0] {
+	case 0x03, 0x12, 0x3b, 0x3c, 0x4d, 0x9b, 0xa0:
+		// REQUEST SENSE, INQUIRY, WRITE BUFFER, READ BUFFER, LOG SENSE, REPORT LUNS
+		return true
+	case 0x1b:
+		return t.CDB[4]&startStart != 0 && t.CDB[4]>>4 == 0
+	case 0xa3:
+		return t.CDB[1]&0x1f == 0x0a // REPORT TARGET PORT GROUPS
+	case opPROut:
+		return prAction(t.CDB[1]&0x1f) == prReplaceLost
 	}
-	u.setConflicts(func(o *nexusUnit) uint32 {
-		if o == nu {
-			return 0
-		}
-		return verdictRead | verdictWrite
-	})
+	return false
 }

@@ -120,9 +120,9 @@ func (c *core) setDiscovery(users []chap.Account) { c.srv.SetDiscovery(users) }
 // setAccess is targetObject's.
 func (o *targetUnit) setAccess(a *access) {
 	o.access.Store(a)
-	if o.iscsi != nil {
-		// Before the export there is no target by that name: export looks.
-		_ = o.c.srv.SetAccess(o.iscsi.IQN, &a.iscsi)
+	// An export that starts later looks by itself.
+	if e := o.iscsi.Load(); e != nil {
+		_ = o.c.srv.SetAccess(e.cfg.IQN, &a.iscsi)
 	}
 }
 

@@ -66,6 +66,8 @@ type change struct {
 	known      func(disk string) bool // served before
 	newDisks   []*disk
 	newTargets []*target
+	newExports []newExport
+	specs      map[string]*vhostSpec // of exports that stay, by target
 	newPortals []portalObject
 	closed     []*disk // old disks that were closed to be opened anew
 	unshared   []*disk // old disks that prepare has made so
@@ -111,19 +113,14 @@ func (x *change) prepare() error {
 	for _, name := range p.reopen {
 		x.reopen(name, ids.Disk(name), &bad)
 	}
-	for _, name := range slices.Concat(p.addTargets, p.replaceTargets) {
+	for _, name := range p.addTargets {
 		c := *p.is.Target(name)
-		rel, err := ids.Port("iscsi:" + name)
-		if err != nil {
-			bad.add(&Error{Code: CodeInternal, Object: "target " + name, Message: err.Error(), Err: err})
-			continue
-		}
-		obj, err := d.eng.newTarget(&c, rel)
+		obj, err := d.eng.newTarget(name)
 		if err != nil {
 			bad.add(err)
 			continue
 		}
-		t := &target{cfg: c, relID: rel, obj: obj}
+		t := &target{cfg: c, obj: obj}
 		x.newTargets = append(x.newTargets, t)
 		obj.setAccess(x.access.targets[name])
 		for _, l := range c.LUNs {
@@ -131,7 +128,24 @@ func (x *change) prepare() error {
 			if k == nil {
 				continue // its error is in bad
 			}
-			bad.add(obj.mapLUN(l.LUN, k.obj, readOnly(p.is, l)))
+			bad.add(obj.mapLUN(l, k.obj, readOnly(p.is, l)))
+		}
+		if c.ISCSI != nil {
+			x.export(t, exportName{name, kindISCSI}, ids, &bad)
+		}
+		if c.VHost != nil {
+			x.export(t, exportName{name, kindVHost}, ids, &bad)
+		}
+	}
+	for _, e := range p.addExports {
+		if t := p.old.targets[e.target]; t != nil {
+			x.export(t, e, ids, &bad)
+		}
+	}
+	x.specs = map[string]*vhostSpec{}
+	for _, e := range p.adjust {
+		if s := x.vhostSpec(e.target, ids, &bad); s != nil {
+			x.specs[e.target] = s
 		}
 	}
 	x.unshare(&bad)
@@ -271,7 +285,7 @@ func (x *change) remap(name string) { x.mapAll(x.plan.old, name, x.n.disks[name]
 func (x *change) mapAll(g *graph, name string, k *disk) {
 	for _, m := range x.kept(name) {
 		if t := g.targets[m.target]; t != nil {
-			if err := t.obj.mapLUN(m.lun.LUN, k.obj, m.lun.ReadOnly || k.cfg.ReadOnly); err != nil {
+			if err := t.obj.mapLUN(m.lun, k.obj, m.lun.ReadOnly || k.cfg.ReadOnly); err != nil {
 				x.d.log.Error("adding a LUN", "lun", lunName(m.target, m.lun.LUN), "err", err)
 			}
 		}
@@ -281,6 +295,9 @@ func (x *change) mapAll(g *graph, name string, k *disk) {
 // undo takes back what prepare did.
 func (x *change) undo() {
 	drain := x.d.opt.DrainTime
+	for _, e := range x.newExports {
+		_ = e.obj.close(drain)
+	}
 	for _, t := range x.newTargets {
 		for _, l := range t.cfg.LUNs {
 			_ = t.obj.unmapLUN(l.LUN, drain)
@@ -341,7 +358,12 @@ func (x *change) publish() {
 		trouble("portal "+a, x.n.portals[a].close())
 		delete(x.n.portals, a)
 	}
-	for _, name := range slices.Concat(p.removeTargets, p.replaceTargets) {
+	for _, e := range p.removeExports {
+		t := x.n.targets[e.target]
+		trouble("target "+e.target, t.exports[e.kind].obj.close(drain))
+		x.n.targets[e.target] = t.with(e.kind, nil)
+	}
+	for _, name := range p.removeTargets {
 		trouble("target "+name, d.closeTarget(p.old.targets[name], drain))
 		delete(x.n.targets, name)
 	}
@@ -362,17 +384,26 @@ func (x *change) publish() {
 			trouble("disk "+name, k.obj.setShared(true))
 		}
 	}
+	// Virtual machines hear of a new LUN by the virtio target that it is at.
+	for name, s := range x.specs {
+		t := x.n.targets[name]
+		e := *t.exports[kindVHost]
+		trouble("target "+name, e.obj.adjust(s))
+		e.vhost = s
+		x.n.targets[name] = t.with(kindVHost, &e)
+	}
 	for _, m := range p.mapIn {
-		trouble("LUN "+lunName(m.target, m.lun.LUN), x.n.targets[m.target].obj.mapLUN(m.lun.LUN, x.n.disks[m.lun.Disk].obj, readOnly(p.is, m.lun)))
+		trouble("LUN "+lunName(m.target, m.lun.LUN), x.n.targets[m.target].obj.mapLUN(m.lun, x.n.disks[m.lun.Disk].obj, readOnly(p.is, m.lun)))
 	}
 	for _, m := range p.remap {
 		trouble("LUN "+lunName(m.target, m.lun.LUN), x.n.targets[m.target].obj.remapLUN(m.lun.LUN, readOnly(p.is, m.lun), drain))
 	}
 	for _, t := range x.newTargets {
 		x.n.targets[t.cfg.Name] = t
-		if t.cfg.ISCSI != nil {
-			trouble("target "+t.cfg.Name, t.obj.export())
-		}
+	}
+	for _, e := range x.newExports {
+		trouble("target "+e.target, e.obj.start())
+		x.n.targets[e.target] = x.n.targets[e.target].with(e.kind, &e.export)
 	}
 	for name, t := range x.n.targets {
 		nt := *t

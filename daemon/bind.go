@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -32,12 +34,6 @@ const (
 	revision = "0001"
 )
 
-// Protocol identifier and portal group of iSCSI ports (SPC-4 §7.6.1, RFC 7143 §3.5).
-const (
-	protocolISCSI = 5
-	portalGroup   = 1
-)
-
 // core is the engine: one group of loops, one iSCSI server on it.
 type core struct {
 	log   *slog.Logger
@@ -48,6 +44,8 @@ type core struct {
 	mu    sync.Mutex
 	names map[string]string // target names by iSCSI name
 	space spaceWatch
+	// vhosts are the vhost-user exports that were started.
+	vhosts map[*vhostExport]bool
 	// files were handed over; inherited are those of them that listen.
 	files     []*os.File
 	inherited inherited
@@ -70,7 +68,7 @@ func newEngine(cfg *config.Config, o *Options) (engine, error) {
 	}
 	c := &core{
 		tell: func(string, string, string) {},
-		log:  log, group: g, names: map[string]string{}, open: o.open,
+		log:  log, group: g, names: map[string]string{}, vhosts: map[*vhostExport]bool{}, open: o.open,
 		files: files, inherited: inherit(files),
 	}
 	c.space.start(o.spaceTick)
@@ -377,28 +375,19 @@ func await(deadline time.Duration, f func(done func(int)) error) int {
 type targetUnit struct {
 	c      *core
 	name   string
-	iscsi  *config.TargetISCSI
 	tg     *scsi.Target
-	port   *scsi.Port
 	access atomic.Pointer[access]
+	iscsi  atomic.Pointer[iscsiExport] // nil: none
 }
 
-func (c *core) newTarget(t *config.Target, relID uint16) (targetObject, error) {
-	o := &targetUnit{c: c, name: t.Name, iscsi: t.ISCSI, tg: scsi.NewTarget(scsi.TargetConfig{Name: t.Name, Log: c.log.With("target", t.Name)})}
-	if t.ISCSI != nil {
-		o.port = o.tg.NewPort(scsi.PortConfig{
-			RelID: relID, Protocol: protocolISCSI,
-			// The target port's name (RFC 7143 §4.2.7.2, SPC-4 §7.6.4.6).
-			Name:       fmt.Sprintf("%s,t,0x%04x", t.ISCSI.IQN, portalGroup),
-			DeviceName: t.ISCSI.IQN,
-		})
-	}
-	return o, nil
+func (c *core) newTarget(name string) (targetObject, error) {
+	return &targetUnit{c: c, name: name, tg: scsi.NewTarget(scsi.TargetConfig{Name: name, Log: c.log.With("target", name)})}, nil
 }
 
-func (o *targetUnit) mapLUN(lun uint16, d diskObject, readOnly bool) error {
-	if err := o.tg.Map(lun, d.(*unit).u, scsi.MapOptions{ReadOnly: readOnly, Visible: o.visible(lun)}); err != nil {
-		return mapError(lunName(o.name, lun), err)
+func (o *targetUnit) mapLUN(l config.LUN, d diskObject, readOnly bool) error {
+	m := scsi.MapOptions{ReadOnly: readOnly, Visible: o.visible(l.LUN), Address: l.Address}
+	if err := o.tg.Map(l.LUN, d.(*unit).u, m); err != nil {
+		return mapError(lunName(o.name, l.LUN), err)
 	}
 	return nil
 }
@@ -436,25 +425,6 @@ func (o *targetUnit) remapLUN(lun uint16, readOnly bool, deadline time.Duration)
 	}
 	if n != 0 {
 		return &Error{Code: CodeTimeout, Object: "LUN " + lunName(o.name, lun), Message: fmt.Sprintf("%d commands did not leave the store within %v", n, deadline.Round(time.Millisecond)), Hint: "look at the device below the disk"}
-	}
-	return nil
-}
-
-func (o *targetUnit) export() error {
-	err := o.c.srv.AddTarget(iscsi.TargetConfig{Name: o.iscsi.IQN, Alias: o.iscsi.Alias, Target: o.tg, Port: o.port, TPGT: portalGroup, Access: o.login()})
-	if err != nil {
-		return &Error{Code: CodeInternal, Object: "target " + o.name, Message: err.Error(), Err: err}
-	}
-	o.c.mu.Lock()
-	o.c.names[o.iscsi.IQN] = o.name
-	o.c.mu.Unlock()
-	return nil
-}
-
-func (o *targetUnit) unexport(deadline time.Duration) error {
-	n := await(deadline, func(done func(int)) error { return o.c.srv.RemoveTarget(o.iscsi.IQN, deadline, done) })
-	if n != 0 {
-		return &Error{Code: CodeTimeout, Object: "target " + o.name, Message: fmt.Sprintf("%d sessions did not end within %v", n, deadline.Round(time.Millisecond)), Hint: "look at the devices below its disks"}
 	}
 	return nil
 }
@@ -508,7 +478,7 @@ func (p *portal) close() error {
 
 func (c *core) sessions() []Session {
 	in := c.srv.Sessions()
-	out := make([]Session, 0, len(in))
+	out := append(make([]Session, 0, len(in)), c.vhostSessions()...)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := range in {
@@ -524,6 +494,17 @@ func (c *core) sessions() []Session {
 			Connections: conns,
 			Since:       s.Since, Commands: s.Traffic.Commands, BytesIn: s.Traffic.BytesIn, BytesOut: s.Traffic.BytesOut,
 		})
+	}
+	return out
+}
+
+// vhostSessions are the nexuses of virtual machines.
+func (c *core) vhostSessions() (out []Session) {
+	c.mu.Lock()
+	xs := slices.Collect(maps.Keys(c.vhosts))
+	c.mu.Unlock()
+	for _, x := range xs {
+		out = append(out, x.sessions()...)
 	}
 	return out
 }

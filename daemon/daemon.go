@@ -283,10 +283,21 @@ func (d *Daemon) Close() error {
 	}
 	// Half of the time for initiators and their commands, half for the stores.
 	stopping := left() / 2
-	bad.add(d.eng.stop(stopping))
-
 	var wg sync.WaitGroup
 	var mu sync.Mutex
+	for _, t := range g.targets {
+		if x := t.exports[kindVHost]; x != nil {
+			wg.Go(func() {
+				err := x.obj.close(stopping)
+				mu.Lock()
+				bad.add(err)
+				mu.Unlock()
+			})
+		}
+	}
+	err := d.eng.stop(stopping)
+	wg.Wait()
+	bad.add(err)
 	for _, t := range g.targets {
 		wg.Go(func() {
 			err := d.closeTarget(t, min(left(), time.Second))
@@ -318,8 +329,8 @@ func (d *Daemon) Close() error {
 // closeTarget unmaps what is left and frees the target.
 func (d *Daemon) closeTarget(t *target, deadline time.Duration) error {
 	var bad collect
-	if t.cfg.ISCSI != nil {
-		bad.add(t.obj.unexport(deadline))
+	for _, x := range t.exports {
+		bad.add(x.obj.close(deadline))
 	}
 	for _, l := range t.cfg.LUNs {
 		bad.add(t.obj.unmapLUN(l.LUN, deadline))
@@ -404,8 +415,11 @@ func (d *Daemon) Targets() []TargetStatus {
 		if c.ISCSI != nil {
 			t.IQN, t.Alias = c.ISCSI.IQN, c.ISCSI.Alias
 		}
+		if c.VHost != nil {
+			t.Socket = c.VHost.Socket
+		}
 		for _, l := range c.LUNs {
-			s := LUNStatus{LUN: l.LUN, Disk: l.Disk, ReadOnly: l.ReadOnly, Revision: g.revs["lun "+lunName(c.Name, l.LUN)]}
+			s := LUNStatus{LUN: l.LUN, Disk: l.Disk, ReadOnly: l.ReadOnly, VHostTarget: int(l.Address.VHostTarget), Revision: g.revs["lun "+lunName(c.Name, l.LUN)]}
 			if k := g.disks[l.Disk]; k != nil {
 				st := k.obj.status()
 				s.Size, s.ReadOnly = st.size, l.ReadOnly || st.readOnly || k.cfg.ReadOnly
@@ -426,19 +440,26 @@ func (d *Daemon) Exports() []ExportStatus {
 	for i := range g.cfg.Targets {
 		c := &g.cfg.Targets[i]
 		t := g.targets[c.Name]
-		if c.ISCSI == nil || t == nil {
+		if t == nil {
 			continue
 		}
-		e := ExportStatus{
-			Kind: "iscsi", Target: c.Name, Name: c.ISCSI.IQN, Addresses: g.addresses(),
-			RelativePort: t.relID, Sessions: count[c.Name],
-		}
-		for _, l := range c.LUNs {
-			if k := g.disks[l.Disk]; k != nil {
-				e.Stuck += k.obj.status().stats.Stuck
+		for _, kind := range []string{kindISCSI, kindVHost} {
+			x := t.exports[kind]
+			if x == nil {
+				continue
 			}
+			e := ExportStatus{Kind: kind, Target: c.Name, RelativePort: x.relID, Sessions: count[kind+" "+c.Name]}
+			if kind == kindISCSI {
+				e.Addresses = g.addresses()
+				for _, l := range c.LUNs {
+					if k := g.disks[l.Disk]; k != nil {
+						e.Stuck += k.obj.status().stats.Stuck
+					}
+				}
+			}
+			x.obj.describe(&e)
+			out = append(out, e)
 		}
-		out = append(out, e)
 	}
 	return out
 }
@@ -457,16 +478,21 @@ func (d *Daemon) Sessions() []Session {
 		if a.Initiator != b.Initiator {
 			return a.Initiator < b.Initiator
 		}
-		return a.TSIH < b.TSIH
+		if a.TSIH != b.TSIH {
+			return a.TSIH < b.TSIH
+		}
+		return a.VHostTarget < b.VHostTarget
 	})
 	return ss
 }
 
+// sessionCounts counts by target, and by "KIND TARGET".
 func (d *Daemon) sessionCounts() map[string]int {
 	m := map[string]int{}
 	for _, s := range d.eng.sessions() {
 		if !s.Discovery {
 			m[s.Target]++
+			m[s.Kind+" "+s.Target]++
 		}
 	}
 	return m

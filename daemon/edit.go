@@ -155,7 +155,7 @@ func enumerate(s []string) string {
 func users(sessions []Session, target string, l config.LUN) []string {
 	var out []string
 	for i := range sessions {
-		if s := &sessions[i]; s.Target == target && !s.Discovery && sees(l, s.Initiator) {
+		if s := &sessions[i]; s.Target == target && !s.Discovery && s.sees(l) {
 			out = append(out, s.user())
 		}
 	}
@@ -163,7 +163,15 @@ func users(sessions []Session, target string, l config.LUN) []string {
 	return out
 }
 
+// sees tells whether LUN l of its target is there for the session.
+func (s *Session) sees(l config.LUN) bool {
+	return sees(l, s.Initiator) && (s.Kind != kindVHost || s.VHostTarget == int(l.Address.VHostTarget))
+}
+
 func (s *Session) user() string {
+	if s.Kind == kindVHost && len(s.Connections) > 0 {
+		return fmt.Sprintf("the virtual machine at %s (%s)", s.Connections[0].Local, s.Connections[0].Remote)
+	}
 	var from []string
 	for _, c := range s.Connections {
 		from = append(from, c.Remote)

@@ -16,9 +16,8 @@ type engine interface {
 	// openDisk opens the store of d and puts a unit on it, waiting at most
 	// wait for a lock that a predecessor is about to give up.
 	openDisk(d *config.Disk, id state.Disk, wait time.Duration) (diskObject, error)
-	// newTarget makes a target that nobody can reach yet; relID is the
-	// relative target port identifier of its iSCSI port.
-	newTarget(t *config.Target, relID uint16) (targetObject, error)
+	// newTarget makes a target without exports: nobody can reach it.
+	newTarget(name string) (targetObject, error)
 	// listen binds an address; connections are not accepted before start.
 	listen(addr string) (portalObject, error)
 	// observe has f hear of changes that no configuration made: of which kind of
@@ -73,21 +72,36 @@ type diskState struct {
 	stats    UnitStats
 }
 
-// targetObject is a SCSI target with its iSCSI port.
+// targetObject is a SCSI target.
 type targetObject interface {
-	mapLUN(lun uint16, d diskObject, readOnly bool) error
+	mapLUN(l config.LUN, d diskObject, readOnly bool) error
 	unmapLUN(lun uint16, deadline time.Duration) error
 	// remapLUN changes how a LUN is mapped; its commands go on.
 	remapLUN(lun uint16, readOnly bool, deadline time.Duration) error
 	// setAccess says who may log in from now on, and which LUNs that mapLUN and
 	// remapLUN map from now on are seen by whom.
 	setAccess(a *access)
-	// export makes the target reachable by its iSCSI name.
-	export() error
-	// unexport ends its sessions and makes it unreachable.
-	unexport(deadline time.Duration) error
-	// close frees an unexported target without LUNs.
+	// newISCSI and newVHost make exports, which nobody can reach before start.
+	newISCSI(c *config.TargetISCSI, relID uint16) (exportObject, error)
+	// own: what answers at the socket is the export that this one follows.
+	newVHost(s *vhostSpec, own bool) (exportObject, error)
+	// close frees a target without LUNs and exports.
 	close()
+}
+
+// exportObject is a way to reach a target.
+type exportObject interface {
+	// start makes the target reachable.
+	start() error
+	// adjust changes what can change while a virtual machine is connected: the
+	// socket's owner and mode, and the virtio targets. s is for the same socket and
+	// initiator.
+	adjust(s *vhostSpec) error
+	// describe fills in what it knows of itself.
+	describe(s *ExportStatus)
+	// close makes the target unreachable and ends sessions; again: nothing. It has
+	// not to be started.
+	close(deadline time.Duration) error
 }
 
 // portalObject is a bound listening address.

@@ -29,21 +29,24 @@ type Event struct {
 	Time     time.Time     `json:"time"`
 	Action   config.Action `json:"action"`
 	// Kind is disk, target, lun, portal, setting or config; session, where
-	// Name is the initiator.
+	// Name is the initiator; export, where it is TARGET/KIND.
 	Kind   string `json:"kind"`
 	Name   string `json:"name,omitempty"`
 	Detail string `json:"detail,omitempty"`
 }
 
-// How many events are kept for those who come or read late. Sessions come and go as
-// they like: they have a journal of their own, so that they do not drive out what
+// How many events are kept for those who come or read late. Sessions and virtual
+// machines come and go as they like: they have a journal of their own, so that they do not drive out what
 // was done to the configuration.
 const (
 	maxEvents        = 4096
 	maxSessionEvents = 256
 )
 
-const kindSession = "session"
+const (
+	kindSession = "session"
+	kindExport  = "export"
+)
 
 // journal is the tail of what happened.
 type journal struct {
@@ -183,7 +186,7 @@ func (d *Daemon) Events(ctx context.Context, since uint64, follow bool, f func([
 // stateEvent tells of a change that is not one of the configuration.
 func (d *Daemon) stateEvent(kind, name, detail string) {
 	j := &d.events
-	if kind == kindSession {
+	if kind == kindSession || kind == kindExport {
 		j = &d.comings
 	}
 	j.add(Event{Revision: d.cur.Load().revision, Time: time.Now(), Action: ActionState, Kind: kind, Name: name, Detail: detail})

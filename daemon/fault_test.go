@@ -25,6 +25,8 @@ type fakeEngine struct {
 	calls []string
 	hang  time.Duration // how long disks take to close
 	over  bool
+	// connected is who is there.
+	connected []Session
 }
 
 var errFake = &Error{Code: CodeInternal, Object: "fake", Message: "told to fail"}
@@ -115,21 +117,21 @@ type fakeTarget struct {
 	luns map[uint16]string
 }
 
-func (e *fakeEngine) newTarget(t *config.Target, _ uint16) (targetObject, error) {
-	if err := e.do("target", t.Name); err != nil {
+func (e *fakeEngine) newTarget(name string) (targetObject, error) {
+	if err := e.do("target", name); err != nil {
 		return nil, err
 	}
-	e.flip("target "+t.Name+" "+t.ISCSI.IQN, true)
-	return &fakeTarget{e: e, name: t.Name + " " + t.ISCSI.IQN, luns: map[uint16]string{}}, nil
+	e.flip("target "+name, true)
+	return &fakeTarget{e: e, name: name, luns: map[uint16]string{}}, nil
 }
-func (o *fakeTarget) mapLUN(lun uint16, d diskObject, _ bool) error {
+func (o *fakeTarget) mapLUN(l config.LUN, d diskObject, _ bool) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.luns[lun] != "" {
+	if o.luns[l.LUN] != "" {
 		return errors.New("LUN in use")
 	}
-	o.luns[lun] = d.(*fakeDisk).name
-	o.e.flip(fmt.Sprintf("lun %s/%d %s", o.name, lun, o.luns[lun]), true)
+	o.luns[l.LUN] = d.(*fakeDisk).name
+	o.e.flip(fmt.Sprintf("lun %s/%d %s", o.name, l.LUN, o.luns[l.LUN]), true)
 	return nil
 }
 func (o *fakeTarget) unmapLUN(lun uint16, _ time.Duration) error {
@@ -143,9 +145,52 @@ func (o *fakeTarget) unmapLUN(lun uint16, _ time.Duration) error {
 }
 func (o *fakeTarget) remapLUN(uint16, bool, time.Duration) error { return nil }
 func (o *fakeTarget) setAccess(*access)                          {}
-func (o *fakeTarget) export() error                              { o.e.flip("export "+o.name, true); return nil }
-func (o *fakeTarget) unexport(time.Duration) error               { o.e.flip("export "+o.name, false); return nil }
 func (o *fakeTarget) close()                                     { o.e.flip("target "+o.name, false) }
+
+// fakeExport is made, started and closed once.
+type fakeExport struct {
+	e       *fakeEngine
+	name    string
+	started bool
+	closed  bool
+}
+
+func (o *fakeTarget) newExport(what string) (exportObject, error) {
+	if err := o.e.do("export", o.name+" "+what); err != nil {
+		return nil, err
+	}
+	o.e.flip("made "+o.name+" "+what, true)
+	return &fakeExport{e: o.e, name: o.name + " " + what}, nil
+}
+func (o *fakeTarget) newISCSI(c *config.TargetISCSI, _ uint16) (exportObject, error) {
+	return o.newExport(c.IQN)
+}
+func (o *fakeTarget) newVHost(s *vhostSpec, own bool) (exportObject, error) {
+	return o.newExport(fmt.Sprintf("%s %v", s.socket, own))
+}
+func (x *fakeExport) start() error {
+	if x.started || x.closed {
+		panic(x.name + " is started again")
+	}
+	x.started = true
+	x.e.flip("export "+x.name, true)
+	return nil
+}
+func (x *fakeExport) adjust(s *vhostSpec) error {
+	return x.e.do("adjust", fmt.Sprintf("%s %04o %d", s.socket, s.access.Mode, len(s.ports)))
+}
+func (x *fakeExport) describe(*ExportStatus) {}
+func (x *fakeExport) close(time.Duration) error {
+	if x.closed {
+		return nil
+	}
+	x.closed = true
+	x.e.flip("made "+x.name, false)
+	if x.started {
+		x.e.flip("export "+x.name, false)
+	}
+	return nil
+}
 
 func (e *fakeEngine) alive() {}
 
@@ -166,7 +211,7 @@ func (e *fakeEngine) listen(a string) (portalObject, error) {
 func (p *fakePortal) addr() string             { return p.a }
 func (p *fakePortal) start() error             { return p.e.do("start", p.a) }
 func (p *fakePortal) close() error             { p.e.flip("portal "+p.a, false); return nil }
-func (e *fakeEngine) sessions() []Session      { return nil }
+func (e *fakeEngine) sessions() []Session      { return e.connected }
 func (e *fakeEngine) traffic() Traffic         { return Traffic{} }
 func (e *fakeEngine) stop(time.Duration) error { return e.do("stop", "") }
 func (e *fakeEngine) close()                   { e.over = true }
@@ -195,12 +240,12 @@ func TestFaults(t *testing.T) {
 		"\"127.0.0.1:2\"")
 	wantBefore := []string{
 		"disk a file:/a", "disk b file:/b", "export t iqn.2026-11.org.vtgt:t",
-		"lun t iqn.2026-11.org.vtgt:t/0 disk a file:/a", "lun t iqn.2026-11.org.vtgt:t/1 disk b file:/b", "portal 127.0.0.1:1", "target t iqn.2026-11.org.vtgt:t",
+		"lun t/0 disk a file:/a", "lun t/1 disk b file:/b", "made t iqn.2026-11.org.vtgt:t", "portal 127.0.0.1:1", "target t",
 	}
 	wantAfter := []string{
 		"disk a file:/a2", "disk b file:/b", "disk c file:/c", "disk new file:/no/such/new", "export t iqn.2026-11.org.vtgt:t", "export u iqn.2026-11.org.vtgt:u",
-		"lun t iqn.2026-11.org.vtgt:t/0 disk a file:/a2", "lun t iqn.2026-11.org.vtgt:t/2 disk b file:/b", "lun t iqn.2026-11.org.vtgt:t/3 disk c file:/c",
-		"lun u iqn.2026-11.org.vtgt:u/0 disk new file:/no/such/new", "portal 127.0.0.1:2", "target t iqn.2026-11.org.vtgt:t", "target u iqn.2026-11.org.vtgt:u",
+		"lun t/0 disk a file:/a2", "lun t/2 disk b file:/b", "lun t/3 disk c file:/c",
+		"lun u/0 disk new file:/no/such/new", "made t iqn.2026-11.org.vtgt:t", "made u iqn.2026-11.org.vtgt:u", "portal 127.0.0.1:2", "target t", "target u",
 	}
 	for _, fail := range []string{"", "open a writeback", "open b direct", "open c writeback", "open new writeback", "listen 127.0.0.1:2", "target u", "close b"} {
 		t.Run(strings.ReplaceAll("fail "+fail, " ", "_"), func(t *testing.T) {

@@ -32,9 +32,35 @@ type disk struct {
 }
 
 type target struct {
-	cfg   config.Target
-	relID uint16
-	obj   targetObject
+	cfg     config.Target
+	obj     targetObject
+	exports map[string]*export // by kind; never changed
+}
+
+// export is one way to reach a target.
+type export struct {
+	relID uint16 // relative target port identifier, of vhost that of virtio target 0
+	vhost *vhostSpec
+	obj   exportObject
+}
+
+// The kinds of export.
+const (
+	kindISCSI = "iscsi"
+	kindVHost = "vhost"
+)
+
+// with is t with other exports; nil takes one away.
+func (t *target) with(kind string, e *export) *target {
+	n := *t
+	n.exports = maps.Clone(t.exports)
+	if n.exports == nil {
+		n.exports = map[string]*export{}
+	}
+	if n.exports[kind] = e; e == nil {
+		delete(n.exports, kind)
+	}
+	return &n
 }
 
 func newGraph() *graph {

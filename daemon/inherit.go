@@ -7,29 +7,50 @@ import (
 )
 
 // inherited are listening sockets that whoever started the process has bound
-// (systemd's socket activation). They stay open as long as the engine: a portal that
-// is removed and added again finds its socket.
+// (systemd's socket activation). They stay open as long as the engine: a portal or
+// vhost-user export that is removed and added again finds its socket.
 type inherited []inheritedSocket
 
 type inheritedSocket struct {
 	f    *os.File
-	addr netip.AddrPort
+	addr netip.AddrPort // of a TCP socket
+	path string         // of a UNIX socket
 }
 
-// inherit keeps those of the files that are TCP sockets which listen; the caller
-// closes all.
+// inherit keeps those of the files that are TCP or UNIX sockets which listen; the
+// caller closes all.
 func inherit(files []*os.File) (in inherited) {
 	for _, f := range files {
 		ln, err := net.FileListener(f)
 		if err != nil {
 			continue
 		}
-		if a, ok := ln.Addr().(*net.TCPAddr); ok {
-			in = append(in, inheritedSocket{f, unmapped(a.AddrPort())})
+		switch a := ln.Addr().(type) {
+		case *net.TCPAddr:
+			in = append(in, inheritedSocket{f: f, addr: unmapped(a.AddrPort())})
+		case *net.UnixAddr:
+			in = append(in, inheritedSocket{f: f, path: a.Name})
 		}
 		ln.Close() // the copy; f stays
 	}
 	return in
+}
+
+// unix gives a listener on the UNIX socket at path, nil where none was inherited. To
+// close it does not remove the socket.
+func (in inherited) unix(path string) *net.UnixListener {
+	for _, s := range in {
+		if s.path != path {
+			continue
+		}
+		if ln, err := net.FileListener(s.f); err == nil {
+			if u, ok := ln.(*net.UnixListener); ok {
+				return u
+			}
+			ln.Close()
+		}
+	}
+	return nil
 }
 
 func unmapped(a netip.AddrPort) netip.AddrPort {
@@ -45,6 +66,9 @@ func (in inherited) find(addr string) net.Listener {
 	}
 	want = unmapped(want)
 	for _, s := range in {
+		if !s.addr.IsValid() {
+			continue
+		}
 		if s.addr == want || s.addr.Port() == want.Port() && s.addr.Addr() == netip.IPv6Unspecified() && want.Addr().IsUnspecified() {
 			if ln, err := net.FileListener(s.f); err == nil {
 				return ln

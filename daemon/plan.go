@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/vtgt/vtgt/config"
 )
@@ -26,8 +27,9 @@ type plan struct {
 
 	addTargets    []string
 	removeTargets []string
-	// replaceTargets have another iSCSI name or alias: removed and added.
-	replaceTargets []string
+	// Of targets that stay: exports that end and that begin; one that changes in what
+	// cannot be changed while it is there does both. adjust are exports that stay.
+	removeExports, addExports, adjust []exportName
 
 	unmap []mapping // of targets that stay
 	mapIn []mapping // into targets that stay
@@ -38,6 +40,9 @@ type plan struct {
 
 	warnings []string
 }
+
+// exportName names an export.
+type exportName struct{ target, kind string }
 
 type mapping struct {
 	target string
@@ -118,22 +123,14 @@ func (p *plan) targets(bad *collect) {
 			p.addTargets = append(p.addTargets, t.Name)
 			continue
 		}
-		if !sameExport(o, t) {
-			if who := p.users[t.Name]; len(who) > 0 && !force(p, "target "+t.Name+" changes its export: its sessions end: "+enumerate(who)) {
-				bad.add(&Error{Code: CodeBusy, Object: "target " + t.Name,
-					Message: "its iSCSI export cannot change while initiators are logged in (" + enumerate(who) + ")",
-					Hint:    "log them out first, or add a second target with the new name, or use --force: their sessions end"})
-			}
-			p.replaceTargets = append(p.replaceTargets, t.Name)
-			continue
-		}
+		p.exports(bad, o, t)
 		was, is := lunsByNumber(o), lunsByNumber(t)
 		for _, l := range o.LUNs {
 			if p.old.disks[l.Disk] == nil {
 				continue
 			}
 			n, stays := is[l.LUN]
-			if stays = stays && n.Disk == l.Disk; !stays {
+			if stays = stays && n.Disk == l.Disk && n.Address == l.Address; !stays {
 				p.unmap = append(p.unmap, mapping{t.Name, l})
 				p.inUse(bad, "lun "+lunName(t.Name, l.LUN), "is taken away", users(p.sessions, t.Name, l), "have them let go of it and log them out first, or use --force: commands under way are aborted")
 				continue
@@ -145,37 +142,105 @@ func (p *plan) targets(bad *collect) {
 		}
 		for _, l := range t.LUNs {
 			// A disk that was lost (see undo) comes back to where it was.
-			if n, ok := was[l.LUN]; !ok || n.Disk != l.Disk || p.old.disks[l.Disk] == nil {
+			if n, ok := was[l.LUN]; !ok || n.Disk != l.Disk || n.Address != l.Address || p.old.disks[l.Disk] == nil {
 				p.mapIn = append(p.mapIn, mapping{t.Name, l})
 			}
 		}
 	}
 }
 
-func sameExport(a, b *config.Target) bool {
-	if a.ISCSI == nil || b.ISCSI == nil {
-		return a.ISCSI == b.ISCSI
+// exports compares how a target is reached, o before and t afterwards.
+func (p *plan) exports(bad *collect, o, t *config.Target) {
+	for _, kind := range []string{kindISCSI, kindVHost} {
+		x := exportName{t.Name, kind}
+		// What could not be made anew when it was last tried is not there.
+		was := p.old.targets[t.Name] != nil && p.old.targets[t.Name].exports[kind] != nil
+		is := t.ISCSI != nil
+		same := was && is && o.ISCSI != nil && sameISCSI(o.ISCSI, t.ISCSI)
+		if kind == kindVHost {
+			is = t.VHost != nil
+			same = was && is && o.VHost != nil && sameVHost(o.VHost, t.VHost)
+		}
+		if same {
+			if kind == kindVHost {
+				p.adjust = append(p.adjust, x)
+			}
+			continue
+		}
+		if was {
+			p.exportInUse(bad, x)
+			p.removeExports = append(p.removeExports, x)
+		}
+		if is {
+			p.addExports = append(p.addExports, x)
+		}
 	}
-	// Who may log in changes while the export is served.
-	return a.ISCSI.IQN == b.ISCSI.IQN && a.ISCSI.Alias == b.ISCSI.Alias
+}
+
+// exportInUse refuses to end an export that somebody uses.
+func (p *plan) exportInUse(bad *collect, x exportName) {
+	var who []string
+	for i := range p.sessions {
+		if s := &p.sessions[i]; s.Target == x.target && s.Kind == x.kind {
+			who = append(who, s.user())
+		}
+	}
+	slices.Sort(who)
+	who = slices.Compact(who)
+	if len(who) == 0 {
+		return
+	}
+	switch {
+	case x.kind == kindVHost:
+		if !force(p, "target "+x.target+" changes its vhost-user export: its virtual machine loses its disks: "+enumerate(who)) {
+			bad.add(&Error{Code: CodeBusy, Object: "target " + x.target,
+				Message: "its vhost-user export cannot change while a virtual machine is connected (" + enumerate(who) + ")",
+				Hint:    "end it or unplug its device first, or use --force: its device does not answer any more"})
+		}
+	case !force(p, "target "+x.target+" changes its export: its sessions end: "+enumerate(who)):
+		bad.add(&Error{Code: CodeBusy, Object: "target " + x.target,
+			Message: "its iSCSI export cannot change while initiators are logged in (" + enumerate(who) + ")",
+			Hint:    "log them out first, or add a second target with the new name, or use --force: their sessions end"})
+	}
+}
+
+// sameISCSI: who may log in changes while the export is served.
+func sameISCSI(a, b *config.TargetISCSI) bool { return a.IQN == b.IQN && a.Alias == b.Alias }
+
+// sameVHost: who may connect changes while the export is served.
+func sameVHost(a, b *config.TargetVHost) bool {
+	return a.Socket == b.Socket && strings.EqualFold(a.Initiator, b.Initiator)
 }
 
 // sharing refuses what would have initiators of two names write a disk that is not
 // shared. The core sees to it too, but when it is too late to refuse all of it.
 func (p *plan) sharing(bad *collect) {
 	writers := map[string][]string{} // initiators by disk
+	guests := map[string]string{}    // what virtual machines are called, by their UUID
 	for i := range p.cfg.Targets {
 		t := &p.cfg.Targets[i]
-		if p.was.Target(t.Name) == nil || slices.Contains(p.replaceTargets, t.Name) {
-			continue // nobody is there
-		}
+		ends := slices.Contains(p.removeExports, exportName{t.Name, kindISCSI})
 		for _, l := range t.LUNs {
 			d := p.is.Disk(l.Disk)
 			if d == nil || d.Shared || readOnly(p.is, l) || p.old.readOnly(d.Name) && !slices.Contains(p.reopen, d.Name) {
 				continue
 			}
+			// A virtual machine's nexus is there before it connects. Where a mask
+			// could hide the LUN from it, the core has the last word.
+			if x := t.VHost; x != nil && l.Initiators == "" {
+				who, id := "the virtual machine at "+x.Socket, strings.ToLower(x.Initiator)
+				if o := guests[id]; id != "" && o != "" {
+					who = o
+				} else if id != "" {
+					guests[id] = who
+				}
+				writers[d.Name] = append(writers[d.Name], who)
+			}
+			if ends {
+				continue // nobody is there
+			}
 			for j := range p.sessions {
-				if s := &p.sessions[j]; s.Target == t.Name && sees(l, s.Initiator) {
+				if s := &p.sessions[j]; s.Kind == kindISCSI && s.Target == t.Name && sees(l, s.Initiator) {
 					writers[d.Name] = append(writers[d.Name], s.Initiator)
 				}
 			}

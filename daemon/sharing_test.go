@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/vtgt/vtgt/config"
 	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/iscsi/iscsitest"
 	"github.com/vtgt/vtgt/iscsi/pdu"
@@ -196,8 +197,8 @@ func TestSharingError(t *testing.T) {
 	if err := k.setShared(false); err != nil {
 		t.Fatal(err)
 	}
-	wantBusy(t, o.mapLUN(0, k, false), "lun one/0: disk a is not shared")
-	if err := o.mapLUN(0, k, true); err != nil {
+	wantBusy(t, o.mapLUN(config.LUN{Disk: "a"}, k, false), "lun one/0: disk a is not shared")
+	if err := o.mapLUN(config.LUN{Disk: "a"}, k, true); err != nil {
 		t.Error(err)
 	}
 	wantBusy(t, o.remapLUN(0, false, 1e9), "lun one/0: disk a is not shared")

@@ -57,13 +57,16 @@ type LUNStatus struct {
 	Disk     string `json:"disk"`
 	Size     int64  `json:"size"` // bytes
 	ReadOnly bool   `json:"readOnly"`
-	Revision uint64 `json:"revision"`
+	// VHostTarget is the virtio target that shows it.
+	VHostTarget int    `json:"vhostTarget,omitempty"`
+	Revision    uint64 `json:"revision"`
 }
 
 // TargetStatus is a target.
 type TargetStatus struct {
 	Name     string      `json:"name"`
 	IQN      string      `json:"iqn,omitempty"`
+	Socket   string      `json:"socket,omitempty"` // vhost-user
 	Alias    string      `json:"alias,omitempty"`
 	LUNs     []LUNStatus `json:"luns"`
 	Sessions int         `json:"sessions"`
@@ -73,30 +76,39 @@ type TargetStatus struct {
 
 // ExportStatus is one way to reach a target.
 type ExportStatus struct {
-	Kind   string `json:"kind"` // iscsi
+	Kind   string `json:"kind"` // iscsi, vhost
 	Target string `json:"target"`
-	// Name is how initiators call it (the iSCSI name).
+	// Name is the target port's: the iSCSI name, or a made one.
 	Name string `json:"name"`
-	// Addresses are those it is reachable at.
+	// Addresses are those it is reachable at: portals, or the socket.
 	Addresses []string `json:"addresses"`
-	// RelativePort is the relative target port identifier.
+	// State is listening; connected: a virtual machine is there; failed: it does not
+	// serve.
+	State string `json:"state"`
+	// Reason says why it failed, or why the last virtual machine was turned away.
+	Reason string `json:"reason,omitempty"`
+	// RelativePort is the relative target port identifier, of vhost that of virtio
+	// target 0.
 	RelativePort uint16 `json:"relativePort"`
 	Sessions     int    `json:"sessions"`
 	// Stuck counts aborted commands that the stores of its disks hold beyond
 	// the deadline.
-	Stuck int64 `json:"stuck"`
+	Stuck int64        `json:"stuck"`
+	VHost *VHostStatus `json:"vhost,omitempty"`
 }
 
 // Session is one initiator logged in.
 type Session struct {
-	Kind      string `json:"kind"` // iscsi
+	Kind      string `json:"kind"` // iscsi, vhost
 	Discovery bool   `json:"discovery,omitempty"`
 	Target    string `json:"target"`
 	IQN       string `json:"iqn"`
 	Initiator string `json:"initiator"`
 	Alias     string `json:"alias,omitempty"` // the initiator's
 	ISID      string `json:"isid"`
-	TSIH      uint16 `json:"tsih"`
+	// VHostTarget is the virtio target that a virtual machine sees.
+	VHostTarget int    `json:"vhostTarget,omitempty"`
+	TSIH        uint16 `json:"tsih"`
 	// Params are the negotiated values by their key in RFC 7143 §13.
 	// MaxRecvDataSegmentLength is the target's, …Peer the initiator's.
 	Params      map[string]string `json:"params"`

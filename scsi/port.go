@@ -41,6 +41,16 @@ func (p *Port) Config() PortConfig { return p.conf }
 // Target is the port's target.
 func (p *Port) Target() *Target { return p.target }
 
+// Nexuses are the nexuses at the port.
+func (p *Port) Nexuses() (ns []*Nexus) {
+	p.target.mu.Lock()
+	defer p.target.mu.Unlock()
+	for n := range p.nexuses {
+		ns = append(ns, n)
+	}
+	return ns
+}
+
 // Admits tells whether Attach would make a nexus for id now: nil, or why not. For
 // front ends that have to say so before they attach.
 func (p *Port) Admits(id InitiatorID) error {

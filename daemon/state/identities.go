@@ -9,8 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"sync"
+
+	"github.com/vtgt/vtgt/config"
 )
 
 // Disk is what initiators know a disk by.
@@ -40,6 +43,9 @@ type file struct {
 	// unique in the whole daemon, because a disk may be seen through several
 	// targets.
 	Ports map[string]uint16 `json:"ports"`
+	// Initiators are the initiator port identifiers, UUIDs, of what reaches a
+	// target by a ring, by export.
+	Initiators map[string]string `json:"initiators,omitempty"`
 }
 
 // Identities makes identities once and keeps them.
@@ -55,7 +61,7 @@ func loadIdentities(path string) (*Identities, error) {
 	b, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		s.f = file{Version: Format, Disks: map[string]Disk{}, Ports: map[string]uint16{}}
+		s.f = newFile()
 		return s, nil
 	case err != nil:
 		return nil, folderError(path, "cannot read", err)
@@ -68,6 +74,10 @@ func loadIdentities(path string) (*Identities, error) {
 		s.used[id] = true
 	}
 	return s, nil
+}
+
+func newFile() file {
+	return file{Version: Format, Disks: map[string]Disk{}, Ports: map[string]uint16{}, Initiators: map[string]string{}}
 }
 
 func parseIdentities(b []byte) (file, error) {
@@ -86,6 +96,14 @@ func parseIdentities(b []byte) (file, error) {
 	if f.Ports == nil {
 		f.Ports = map[string]uint16{}
 	}
+	if f.Initiators == nil {
+		f.Initiators = map[string]string{}
+	}
+	for name, s := range f.Initiators {
+		if _, ok := config.ParseUUID(s); !ok {
+			return f, fmt.Errorf("the initiator of %q is not a UUID", name)
+		}
+	}
 	for name, d := range f.Disks {
 		if d.Serial == "" || d.NAA64()>>60 != 3 {
 			return f, fmt.Errorf("disk %q has no proper identity", name)
@@ -103,15 +121,16 @@ func parseIdentities(b []byte) (file, error) {
 
 // Prepared are identities that were looked up or made but not stored yet.
 type Prepared struct {
-	s     *Identities
-	disks map[string]Disk
-	ports map[string]uint16
+	s          *Identities
+	disks      map[string]Disk
+	ports      map[string]uint16
+	initiators map[string]string
 }
 
 // Prepare begins a set of look-ups. What they make is stored by Commit, and
 // forgotten without it.
 func (s *Identities) Prepare() *Prepared {
-	return &Prepared{s: s, disks: map[string]Disk{}, ports: map[string]uint16{}}
+	return &Prepared{s: s, disks: map[string]Disk{}, ports: map[string]uint16{}, initiators: map[string]string{}}
 }
 
 // Known tells whether the disk called name was served before.
@@ -173,27 +192,42 @@ func (p *Prepared) Port(name string) (uint16, error) {
 	return 0, ErrNoPort
 }
 
+// Initiator is the initiator port identifier of what reaches the export called name
+// (such as "vhost:vm1"), a random UUID made at first use.
+func (p *Prepared) Initiator(name string) (id [16]byte) {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	for _, m := range []map[string]string{p.s.f.Initiators, p.initiators} {
+		if s, ok := m[name]; ok {
+			id, _ = config.ParseUUID(s) // checked when it was read
+			return id
+		}
+	}
+	rand.Read(id[:])
+	id[6] = id[6]&0x0f | 0x40 // version 4, variant 1 (RFC 9562 §5.4)
+	id[8] = id[8]&0x3f | 0x80
+	p.initiators[name] = config.FormatUUID(id)
+	return id
+}
+
 // Commit stores what was made; it is stable when Commit returns nil, else
 // nothing has changed.
 func (p *Prepared) Commit() error {
-	if len(p.disks) == 0 && len(p.ports) == 0 {
+	if len(p.disks) == 0 && len(p.ports) == 0 && len(p.initiators) == 0 {
 		return nil
 	}
 	s := p.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := file{Version: Format, Disks: make(map[string]Disk), Ports: make(map[string]uint16)}
-	for k, v := range s.f.Disks {
-		n.Disks[k] = v
+	n := newFile()
+	for _, m := range []map[string]Disk{s.f.Disks, p.disks} {
+		maps.Copy(n.Disks, m)
 	}
-	for k, v := range s.f.Ports {
-		n.Ports[k] = v
+	for _, m := range []map[string]uint16{s.f.Ports, p.ports} {
+		maps.Copy(n.Ports, m)
 	}
-	for k, v := range p.disks {
-		n.Disks[k] = v
-	}
-	for k, v := range p.ports {
-		n.Ports[k] = v
+	for _, m := range []map[string]string{s.f.Initiators, p.initiators} {
+		maps.Copy(n.Initiators, m)
 	}
 	b, err := json.MarshalIndent(n, "", "  ")
 	if err != nil {
@@ -208,5 +242,6 @@ func (p *Prepared) Commit() error {
 	}
 	clear(p.disks)
 	clear(p.ports)
+	clear(p.initiators)
 	return nil
 }

@@ -36,6 +36,10 @@ func TestIdentitiesStay(t *testing.T) {
 	if p1 != 1 || p2 != 2 {
 		t.Errorf("ports %d %d", p1, p2)
 	}
+	guest := p.Initiator("vhost:x")
+	if guest == p.Initiator("vhost:y") || guest != p.Initiator("vhost:x") || guest[6]>>4 != 4 || guest[8]>>6 != 2 {
+		t.Errorf("%x", guest)
+	}
 	if err := p.Commit(); err != nil {
 		t.Fatal(err)
 	}
@@ -43,6 +47,9 @@ func TestIdentitiesStay(t *testing.T) {
 
 	d = open(t, dir)
 	p = d.Identities().Prepare()
+	if p.Initiator("vhost:x") != guest || p.Initiator("vhost:z") == guest {
+		t.Error("an initiator changed over a restart")
+	}
 	if p.Disk("a") != a || p.Disk("b") != b {
 		t.Error("identities changed over a restart")
 	}
@@ -140,6 +147,7 @@ func TestDamage(t *testing.T) {
 		"json":      {identityFile, `{`, "identities.json: is damaged"},
 		"unknown":   {identityFile, `{"version":1,"x":1}`, "is damaged"},
 		"identity":  {identityFile, `{"version":1,"disks":{"a":{"serial":"x","naa":"5000000000000000"}}}`, `disk "a" has no proper identity`},
+		"initiator": {identityFile, `{"version":1,"initiators":{"vhost:a":"x"}}`, `the initiator of "vhost:a" is not a UUID`},
 		"same port": {identityFile, `{"version":1,"ports":{"a":1,"b":1}}`, "has the identifier 1"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,0 +1,129 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os/user"
+	"slices"
+	"strconv"
+
+	"github.com/vtgt/vtgt/config"
+	"github.com/vtgt/vtgt/daemon/state"
+	"github.com/vtgt/vtgt/internal/unixsock"
+)
+
+// newExport is an export that prepare has made and that publish starts.
+type newExport struct {
+	exportName
+	export
+}
+
+// export makes an export of t, which nobody can reach yet.
+func (x *change) export(t *target, n exportName, ids *state.Prepared, bad *collect) {
+	c := x.plan.is.Target(n.target)
+	e := newExport{exportName: n}
+	var err error
+	if n.kind == kindVHost {
+		if e.vhost = x.vhostSpec(n.target, ids, bad); e.vhost == nil {
+			return
+		}
+		e.relID = e.vhost.ports[0]
+		old := x.plan.old.targets[n.target]
+		own := old != nil && old.exports[kindVHost] != nil && old.exports[kindVHost].vhost.socket == c.VHost.Socket
+		e.obj, err = t.obj.newVHost(e.vhost, own)
+		err = place(err, x.plan.cfg, x.targetPath(n.target)+".vhost.socket")
+	} else {
+		if e.relID, err = ids.Port("iscsi:" + n.target); err == nil {
+			e.obj, err = t.obj.newISCSI(c.ISCSI, e.relID)
+		}
+	}
+	if err != nil {
+		var de *Error
+		if !errors.As(err, &de) {
+			err = &Error{Code: CodeInternal, Object: "target " + n.target, Message: err.Error(), Err: err}
+		}
+		bad.add(err)
+		return
+	}
+	x.newExports = append(x.newExports, e)
+}
+
+// targetPath is where a target stands in the new text.
+func (x *change) targetPath(name string) string {
+	for i := range x.plan.cfg.Targets {
+		if x.plan.cfg.Targets[i].Name == name {
+			return fmt.Sprintf("targets[%d]", i)
+		}
+	}
+	return "targets"
+}
+
+// vhostSpec finds what a target's vhost-user export is made of; nil: what is wrong is in
+// bad.
+func (x *change) vhostSpec(name string, ids *state.Prepared, bad *collect) *vhostSpec {
+	t := x.plan.is.Target(name)
+	c := t.VHost
+	s := &vhostSpec{target: name, socket: c.Socket, ports: map[uint8]uint16{}}
+	s.access = unixsock.Access{Mode: fs.FileMode(c.Permission()), UID: -1, GID: -1}
+	ok := true
+	fail := func(key string, e *Error) {
+		ok = false
+		e.Object = "target " + name
+		bad.add(place(e, x.plan.cfg, x.targetPath(name)+".vhost."+key))
+	}
+	var err error
+	if c.Owner != "" {
+		if s.access.UID, err = userID(c.Owner); err != nil {
+			fail("owner", &Error{Code: CodeNotFound, Message: "there is no user " + c.Owner, Hint: "make the user, or correct vhost.owner", Err: err})
+		}
+	}
+	if c.Group != "" {
+		if s.access.GID, err = groupID(c.Group); err != nil {
+			fail("group", &Error{Code: CodeNotFound, Message: "there is no group " + c.Group, Hint: "make the group, or correct vhost.group", Err: err})
+		}
+	}
+	if id, stated := config.ParseUUID(c.Initiator); stated {
+		s.initiator = id
+	} else {
+		s.initiator = ids.Initiator("vhost:" + name)
+	}
+	// Virtio target 0 is always there: a bus without it looks dead to some drivers.
+	vts := map[uint8]bool{0: true}
+	for _, l := range t.LUNs {
+		vts[l.Address.VHostTarget] = true
+	}
+	for _, vt := range slices.Sorted(maps.Keys(vts)) {
+		if s.ports[vt], err = ids.Port(fmt.Sprintf("vhost:%s:%d", name, vt)); err != nil {
+			fail("socket", &Error{Code: CodeInternal, Message: err.Error(), Err: err})
+			break
+		}
+	}
+	if !ok {
+		return nil
+	}
+	return s
+}
+
+func userID(name string) (int, error) {
+	u, err := user.Lookup(name)
+	if err == nil {
+		return strconv.Atoi(u.Uid)
+	}
+	if n, nerr := strconv.ParseUint(name, 10, 31); nerr == nil {
+		return int(n), nil
+	}
+	return -1, err
+}
+
+func groupID(name string) (int, error) {
+	g, err := user.LookupGroup(name)
+	if err == nil {
+		return strconv.Atoi(g.Gid)
+	}
+	if n, nerr := strconv.ParseUint(name, 10, 31); nerr == nil {
+		return int(n), nil
+	}
+	return -1, err
+}

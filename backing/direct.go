@@ -88,20 +88,22 @@ func (s *fileStore) pieceOf(op *Op, room int64) (a, b int64) {
 }
 
 // fill copies the data of a piece of a write to buf.
-func fill(op *Op, a int64, buf []byte) { copyOut(buf, op.Bufs, a-op.Off) }
+func fill(op *Op, a int64, buf []byte) error { return copyOut(buf, op.Bufs, a-op.Off) }
 
 // drain copies what a read of n bytes at a has brought from buf and advances op;
-// 0: nothing that op asked for.
-func drain(op *Op, a int64, buf []byte, n int) int64 {
+// errShort: nothing that op asked for.
+func drain(op *Op, a int64, buf []byte, n int) error {
 	st := &op.st
 	skip := op.Off + st.pos - a
 	if int64(n) <= skip {
-		return 0
+		return errShort
 	}
 	got := min(int64(n)-skip, op.Len-st.pos)
-	copyIn(op.Bufs, st.pos, buf[skip:skip+got])
+	if err := copyIn(op.Bufs, st.pos, buf[skip:skip+got]); err != nil {
+		return err
+	}
 	st.pos += got
-	return got
+	return nil
 }
 
 // bounceWhole is a bounced transfer on a worker.
@@ -120,7 +122,9 @@ func (s *fileStore) bounceWhole(d *desc, op *Op) error {
 			}
 			continue
 		}
-		fill(op, a, p)
+		if err := fill(op, a, p); err != nil {
+			return err
+		}
 		n, err := s.writePiece(d, op, st.one(p), a)
 		if err != nil {
 			return err
@@ -136,10 +140,7 @@ func (s *fileStore) readBounced(d *desc, op *Op, a int64, p []byte) error {
 	if err != nil {
 		return err
 	}
-	if drain(op, a, p, n) == 0 {
-		return errShort
-	}
-	return nil
+	return drain(op, a, p, n)
 }
 
 // one makes the iovec of a single buffer.
@@ -237,7 +238,9 @@ func (s *fileStore) modify(d *desc, op *Op, off, end int64, buf []byte) error {
 			}
 		}
 		if op.Kind == Write {
-			copyOut(p[off-a:e-a], op.Bufs, off-op.Off)
+			if err := copyOut(p[off-a:e-a], op.Bufs, off-op.Off); err != nil {
+				return err
+			}
 		} else {
 			clear(p[off-a : e-a])
 		}

@@ -16,8 +16,9 @@ func (q *fileQueue) ringNext(op *Op) {
 		a, b := s.pieceOf(op, int64(len(st.bounce.B)))
 		st.piece = [2]int64{a, b}
 		p := st.bounce.B[:b-a]
-		if op.Kind == Write {
-			fill(op, a, p)
+		if op.Kind == Write && fill(op, a, p) != nil {
+			q.giveUpRing(op) // the worker will meet the same and say so
+			return
 		}
 		r.Iov, r.Off = st.one(p), a
 	} else {
@@ -126,8 +127,7 @@ func (q *fileQueue) advance(op *Op, res int) {
 		return
 	}
 	if st.phase == phaseBounce && op.Kind == Read {
-		if drain(op, st.piece[0], st.bounce.B, res) == 0 {
-			op.Err = errShort
+		if op.Err = drain(op, st.piece[0], st.bounce.B, res); op.Err != nil {
 			q.ringEnd(op)
 			return
 		}

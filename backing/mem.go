@@ -247,13 +247,18 @@ func (q *memQueue) piece(op *Op) bool {
 	switch op.Kind {
 	case Read:
 		n = min(n, memPiece)
-		copyIn(op.Bufs, st.pos, s.mem[off:off+n])
+		if op.Err = copyIn(op.Bufs, st.pos, s.mem[off:off+n]); op.Err != nil {
+			return true
+		}
 		op.N += n
 	case Write:
 		n = min(n, memPiece)
 		s.touch(off, n)
-		copyOut(s.mem[off:off+n], op.Bufs, st.pos)
+		op.Err = copyOut(s.mem[off:off+n], op.Bufs, st.pos)
 		s.touch(off, n)
+		if op.Err != nil {
+			return true
+		}
 		op.N += n
 	case Zero, Discard:
 		unmap := op.Kind == Discard || op.Flags&NoUnmap == 0

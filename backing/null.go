@@ -3,6 +3,7 @@ package backing
 import (
 	"sync/atomic"
 
+	"github.com/vtgt/vtgt/internal/gmem"
 	"github.com/vtgt/vtgt/internal/loop"
 )
 
@@ -57,10 +58,9 @@ func (q *nullQueue) Submit(op *Op) bool {
 	}
 	switch op.Kind {
 	case Read:
-		for _, b := range op.Bufs {
-			clear(b)
+		if op.Err = gmem.Try(stepClear, op.Bufs); op.Err == nil {
+			op.N = op.Len
 		}
-		op.N = op.Len
 	case Write:
 		op.N = op.Len
 	case Sync, Discard, Zero:

@@ -3,6 +3,7 @@ package backing
 import (
 	"sync/atomic"
 
+	"github.com/vtgt/vtgt/internal/gmem"
 	"github.com/vtgt/vtgt/internal/loop"
 	"github.com/vtgt/vtgt/internal/slab"
 	"github.com/vtgt/vtgt/internal/sys"
@@ -194,41 +195,57 @@ func (l *opList) remove(o *Op) bool {
 
 func (l *opList) empty() bool { return l.head == nil }
 
-// copyIn copies src to bufs from byte pos of their concatenation on and gives
-// the bytes copied.
-func copyIn(bufs [][]byte, pos int64, src []byte) int64 {
-	var n int64
-	for _, b := range bufs {
-		if len(src) == 0 {
-			break
-		}
-		if pos >= int64(len(b)) {
-			pos -= int64(len(b))
-			continue
-		}
-		c := copy(b[pos:], src)
-		src = src[c:]
-		n += int64(c)
-		pos = 0
-	}
-	return n
+// span is a part of the concatenation of bufs, from byte pos on, and what is copied to
+// it or from it.
+type span struct {
+	bufs [][]byte
+	pos  int64
+	b    []byte
 }
 
-// copyOut copies from byte pos of bufs' concatenation on to dst.
-func copyOut(dst []byte, bufs [][]byte, pos int64) int64 {
-	var n int64
-	for _, b := range bufs {
-		if len(dst) == 0 {
+// copyIn copies src to bufs from byte pos of their concatenation on. The error is
+// EFAULT where a guest has taken their memory away.
+func copyIn(bufs [][]byte, pos int64, src []byte) error {
+	return gmem.Try(stepIn, span{bufs, pos, src})
+}
+
+func stepIn(s span) {
+	for _, b := range s.bufs {
+		if len(s.b) == 0 {
 			break
 		}
-		if pos >= int64(len(b)) {
-			pos -= int64(len(b))
+		if s.pos >= int64(len(b)) {
+			s.pos -= int64(len(b))
 			continue
 		}
-		c := copy(dst, b[pos:])
-		dst = dst[c:]
-		n += int64(c)
-		pos = 0
+		s.b = s.b[copy(b[s.pos:], s.b):]
+		s.pos = 0
 	}
-	return n
+}
+
+// copyOut copies from byte pos of bufs' concatenation on to dst, with an error as
+// copyIn's.
+func copyOut(dst []byte, bufs [][]byte, pos int64) error {
+	return gmem.Try(stepOut, span{bufs, pos, dst})
+}
+
+func stepOut(s span) {
+	for _, b := range s.bufs {
+		if len(s.b) == 0 {
+			break
+		}
+		if s.pos >= int64(len(b)) {
+			s.pos -= int64(len(b))
+			continue
+		}
+		s.b = s.b[copy(s.b, b[s.pos:]):]
+		s.pos = 0
+	}
+}
+
+// stepClear is a step that clears bufs.
+func stepClear(bufs [][]byte) {
+	for _, b := range bufs {
+		clear(b)
+	}
 }

@@ -34,6 +34,8 @@ func storeSense(k backing.Kind, err error, lba uint64) Sense {
 		return Sense{Key: NotReady, ASC: ASCManualIntervention}
 	case errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.EAGAIN):
 		return Sense{Key: AbortedCommand, ASC: ASCInsufficientResources}
+	case errors.Is(err, syscall.EFAULT):
+		return senseFault
 	case errors.Is(err, backing.ErrNotSupported):
 		return Sense{Key: HardwareError, ASC: ASCInternalTargetFailure}
 	}

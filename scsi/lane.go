@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/vtgt/vtgt/backing"
+	"github.com/vtgt/vtgt/internal/gmem"
 	"github.com/vtgt/vtgt/internal/loop"
 )
 
@@ -294,7 +295,14 @@ func (lu *laneUnit) protected() Sense {
 // and goes on with the next step while the store answers inline.
 func (ln *Lane) run(t *Task, f step) {
 	for {
-		f(t)
+		if !t.Mapped {
+			f(t)
+		} else if gmem.Try(f, t) != nil {
+			// A step touches buffers before it ends the task and before it
+			// calls store, so nothing of it is under way.
+			t.check(senseFault)
+			return
+		}
 		// t may be gone. A handler that ended it did not call store.
 		if ln.stored != t {
 			return

@@ -82,6 +82,10 @@ const (
 	ASCTaskAbortedByTMF             ASC = 0x2f00
 )
 
+// senseFault is how a command ends whose buffers the initiator has taken away: DATA
+// PHASE ERROR.
+var senseFault = Sense{Key: AbortedCommand, ASC: 0x4b00}
+
 // Sense is sense data before it is encoded. The zero value is NO SENSE.
 type Sense struct {
 	Key SenseKey

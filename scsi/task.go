@@ -27,6 +27,9 @@ type Task struct {
 	// enough); less than DataOut holds: DataOut is all. For commands that have
 	// to refuse too much data.
 	Offered int64
+	// Mapped: DataOut and DataIn are memory that its owner, a guest, can take away
+	// at any moment.
+	Mapped bool
 	// Ref is the front end's own: its request, as a rule. The core never looks.
 	Ref any
 

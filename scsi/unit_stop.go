@@ -70,8 +70,9 @@ func (o OnError) stops(err error) bool {
 			errors.Is(err, backing.ErrReadOnly), errors.Is(err, backing.ErrCanceled):
 			// What the store is, not what befell it: the same tomorrow.
 			return false
-		case errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.EAGAIN):
-			// The initiator is told to try again, which needs no operator.
+		case errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EFAULT):
+			// The initiator is told to try again, or (EFAULT) has taken its
+			// memory away: that needs no operator.
 			return false
 		}
 		return true

@@ -173,6 +173,7 @@ func (q *Queue) Submit(r *Request) {
 		return
 	}
 	r.Offered = r.OutSize
+	r.Mapped = q.mover == nil
 	if q.mover == nil {
 		r.state = stCore
 		sh.lane.Submit(&r.Task)

@@ -3,6 +3,7 @@ package gmem
 import (
 	"fmt"
 	"runtime/debug"
+	"syscall"
 )
 
 // A FaultError is an access to guest memory that was not there: its file was
@@ -40,6 +41,26 @@ func Guard[T any](s *Space, step func(T), arg T) (err error) {
 			if err = s.fault(p); err == nil {
 				panic(p)
 			}
+		}
+	}()
+	step(arg)
+	return nil
+}
+
+// Try calls step(arg), which may touch memory that its owner can take away, of
+// whatever Space, and returns EFAULT if it touched what is not there: step ended at
+// that point. It is for copies of payload, by code that knows of buffers only, and
+// says what the system calls that copy say. step holds no lock and leaves nothing
+// half done; whether it is in a Guard or not makes no difference.
+func Try[T any](step func(T), arg T) (err error) {
+	old := debug.SetPanicOnFault(true)
+	defer func() {
+		debug.SetPanicOnFault(old)
+		if p := recover(); p != nil {
+			if _, ok := p.(interface{ Addr() uintptr }); !ok {
+				panic(p)
+			}
+			err = syscall.EFAULT
 		}
 	}()
 	step(arg)

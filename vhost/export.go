@@ -1,12 +1,14 @@
 package vhost
 
 import (
-	"errors"
 	"log/slog"
 	"net"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/vtgt/vtgt/internal/loop"
+	"github.com/vtgt/vtgt/scsi"
 )
 
 // MaxTarget is the largest TargetPort.ID: Windows' vioscsi ignores what lies above.
@@ -26,86 +28,137 @@ type Config struct {
 	OnConnect func(up bool, detail string)
 }
 
-// ErrClosed: the export was closed.
-var ErrClosed = errors.New("vhost-user export is closed")
-
 // An Export is one virtio-scsi device as a vhost-user back end offers it. It outlives
 // the connections to it: reservations, mode pages and unit attentions are its nexuses'.
 // Methods may be called on any goroutine.
 type Export struct {
-	conf Config
+	conf  Config
+	log   journal
+	count counters
+
+	mu        sync.Mutex
+	targets   []TargetPort
+	dev       *device
+	listeners map[*net.UnixListener]struct{}
+	sess      *session      // of the present front end, else of the last one; nil: there was none
+	nc        *net.UnixConn // nil: no front end is connected
+	over      chan struct{} // closed when sess has ended with all of its commands
+	since     time.Time
+	pid, uid  int
+	refused   string
+	closing   bool
+	deadline  time.Duration // of the session's end: Close may shorten it
+	closed    chan struct{} // closed at the end of Close
+	stuck     int           // what Close returned
 }
 
 // NewExport attaches the initiator to every target. The error is a *scsi.SharingError
 // where it must not share a disk.
-func NewExport(c Config) (*Export, error) { return nil, errors.ErrUnsupported }
+func NewExport(c Config) (*Export, error) {
+	if c.Deadline <= 0 {
+		c.Deadline = scsi.DefaultDeadline
+	}
+	if c.Queues <= 0 {
+		c.Queues = defaultQueues
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	e := &Export{
+		conf: c, log: journal{log: c.Log}, targets: slices.Clone(c.Targets), deadline: c.Deadline,
+		listeners: make(map[*net.UnixListener]struct{}), closed: make(chan struct{}),
+	}
+	var err error
+	if e.dev, err = e.newDevice(); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// defaultQueues is what QEMU is told to be possible. Version 10 does not start a guest
+// with more virtual CPUs than that.
+const defaultQueues = 1024
+
+func (e *Export) newDevice() (*device, error) {
+	var d *device
+	var err error
+	d, err = newDevice(deviceConfig{
+		Name: e.conf.Name, Group: e.conf.Group, Targets: e.targets, Initiator: e.conf.Initiator,
+		Deadline: e.conf.Deadline, Log: e.conf.Log, Failed: func(error) { e.failed(d) },
+	})
+	return d, err
+}
+
+// failed ends d's connection: it serves no ring any more.
+func (e *Export) failed(d *device) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.dev == d && e.nc != nil {
+		_ = e.nc.Close() // the session then finds the device's error
+	}
+}
 
 // SetTargets gives the guest other targets, while it runs: what is there stays as it
 // is, and the guest hears of ports that come and go. The error is that of the first
 // port that could not be attached; nothing has changed then.
-func (e *Export) SetTargets(ts []TargetPort) error { return errors.ErrUnsupported }
-
-// Serve takes front ends from l, one at a time, and returns ErrClosed after Close, nil
-// after l was closed, else l's error. l stays the caller's.
-func (e *Export) Serve(l *net.UnixListener) error { return errors.ErrUnsupported }
+func (e *Export) SetTargets(ts []TargetPort) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing {
+		return ErrClosed
+	}
+	if err := e.dev.setTargets(ts); err != nil {
+		return err
+	}
+	e.targets = slices.Clone(ts)
+	return nil
+}
 
 // Close ends the connection, waits until commands have ended, and then the nexuses. It
 // returns the number of requests that the deadline (0: Config.Deadline) has passed by:
 // they end in the store, and their memory is cut off. Close again returns the same.
-func (e *Export) Close(deadline time.Duration) (stuck int) { return 0 }
-
-// Status is an export's state for people.
-type Status struct {
-	Connected time.Time // zero: no front end is connected
-	PID, UID  int       // the front end's, as the kernel says (SO_PEERCRED)
-
-	Features         []string // negotiated, by name
-	ProtocolFeatures []string
-	DeviceStatus     string // SET_STATUS, by name
-
-	Queues  int // virtqueues that a front end has set up
-	Started int
-	Enabled int
-
-	Regions     int   // of guest memory
-	MemoryBytes int64 // of these
-
-	InFlight int    // requests with the core or the store
-	Stuck    int    // that a deadline has passed by
-	Failed   error  // why the export does not serve, nil: it does
-	Refused  string // why the last connection was ended by us; "": it was not
-
-	Counters Counters
-	Rings    []RingStatus // those set up, in the order of their index
+func (e *Export) Close(deadline time.Duration) (stuck int) {
+	if deadline <= 0 {
+		deadline = e.conf.Deadline
+	}
+	until := time.Now().Add(deadline)
+	e.mu.Lock()
+	if e.closing {
+		e.mu.Unlock()
+		<-e.closed
+		return e.stuck
+	}
+	e.closing, e.deadline = true, deadline
+	for l := range e.listeners {
+		_ = l.SetDeadline(time.Unix(1, 0)) // Serve returns
+	}
+	if e.nc != nil {
+		_ = e.nc.Close()
+	}
+	over := e.over
+	e.mu.Unlock()
+	if over != nil {
+		<-over
+	}
+	// closing keeps everybody else from dev.
+	e.stuck = e.dev.close(left(until))
+	e.free(e.dev, until)
+	close(e.closed)
+	return e.stuck
 }
 
-// Counters count since the export was made.
-type Counters struct {
-	Connections     uint64 // front ends served
-	Rejected        uint64 // front ends turned away: there was one already
-	Messages        uint64 // vhost-user messages taken
-	UnknownMessages uint64 // that we have no answer for
-	Violations      uint64 // against the protocol or by a driver: a connection or ring ended
-	Starts          uint64 // of rings
-	Resets          uint64 // RESET_DEVICE
-	MemoryChanges   uint64 // generations of guest memory
-	Requests        uint64 // taken from rings
-	Kicks, Calls    uint64 // notifications read and written
-	Rounds          uint64 // batches of requests
-	BadTarget       uint64 // requests for targets that are not there
-	Replayed        uint64 // requests found in flight after a restart
+// free gives d's addresses back: generations that were retired are given back by
+// goroutines of their own. What a stuck request may still touch stays for good.
+func (e *Export) free(d *device, until time.Time) {
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		err := d.memory().Close()
+		if err == nil {
+			return
+		}
+		if d.stuck() > 0 || time.Until(until) <= 0 {
+			e.conf.Log.Warn("vhost-user: guest memory stays mapped", "export", e.conf.Name, "why", err)
+			return
+		}
+		time.Sleep(pause)
+	}
 }
-
-// RingStatus is one virtqueue's state.
-type RingStatus struct {
-	Index            int
-	Started, Enabled bool
-	Size             int // entries
-	InFlight, Stuck  int
-	Requests         uint64
-	Kicks, Calls     uint64
-	Failed           error
-}
-
-// Status reads the state.
-func (e *Export) Status() Status { return Status{} }

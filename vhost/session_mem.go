@@ -1,0 +1,230 @@
+package vhost
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/vtgt/vtgt/internal/gmem"
+	"github.com/vtgt/vtgt/internal/sys"
+	"github.com/vtgt/vtgt/vhost/proto"
+	"github.com/vtgt/vtgt/vhost/vring"
+)
+
+// file is a region of the present generation and the file that it is a part of: two
+// tables are compared by that, since each brings descriptors of its own.
+type file struct {
+	proto.MemRegion
+	dev, ino uint64
+}
+
+func newFile(r proto.MemRegion, fd int) (file, error) {
+	var st sys.FileStat
+	if err := sys.Fstat(fd, &st); err != nil {
+		return file{}, fmt.Errorf("fstat of a guest memory region: %w", err)
+	}
+	return file{MemRegion: r, dev: st.Dev, ino: st.Ino}, nil
+}
+
+func region(r proto.MemRegion, fd int) gmem.Region {
+	return gmem.Region{Guest: r.Guest, Size: r.Size, User: r.User, FD: fd, Off: r.Off}
+}
+
+// setMemTable replaces the whole of guest memory. Regions that were there stay where
+// they are mapped, so that requests in flight in them are not disturbed.
+func (s *session) setMemTable(m *incoming) error {
+	var table [proto.MaxTable]proto.MemRegion
+	n, err := proto.ParseMemTable(m.body, &table)
+	if err != nil {
+		return broken(m, err)
+	}
+	if len(m.fds) != n {
+		return &violation{fmt.Errorf("SET_MEM_TABLE of %d regions with %d descriptors: is QEMU's memory backend share=on?", n, len(m.fds))}
+	}
+	next := make([]file, n)
+	for i := range n {
+		if next[i], err = newFile(table[i], m.fds[i]); err != nil {
+			return broken(m, err)
+		}
+		if contains(next[:i], next[i]) {
+			return &violation{fmt.Errorf("SET_MEM_TABLE has the region at guest address %#x twice", table[i].Guest)}
+		}
+	}
+	c := s.change()
+	for _, f := range s.files {
+		if !contains(next, f) {
+			if err := c.remove(f.MemRegion); err != nil {
+				return broken(m, err)
+			}
+		}
+	}
+	for i, f := range next {
+		if !contains(s.files, f) {
+			if err := c.add(region(f.MemRegion, m.fds[i])); err != nil {
+				return broken(m, err)
+			}
+		}
+	}
+	if n == 0 && c.now == nil {
+		return nil
+	}
+	return s.commit(m, c, next)
+}
+
+func contains(fs []file, f file) bool {
+	for _, o := range fs {
+		if o == f {
+			return true
+		}
+	}
+	return false
+}
+
+// addMemReg adds a region. A region that cannot be had is declined: what is there goes
+// on, and requests that name the missing addresses end their ring.
+func (s *session) addMemReg(m *incoming) error {
+	r, err := proto.ParseMemReg(m.body)
+	if err != nil {
+		return broken(m, err)
+	}
+	if len(m.fds) != 1 {
+		return &violation{fmt.Errorf("ADD_MEM_REG with %d descriptors instead of one: is QEMU's memory backend share=on?", len(m.fds))}
+	}
+	f, err := newFile(r, m.fds[0])
+	if err != nil {
+		return broken(m, err)
+	}
+	c := s.change()
+	if err := c.add(region(r, m.fds[0])); err != nil {
+		if s.wantsAck(m) && s.mem != nil {
+			return &declined{err}
+		}
+		return broken(m, err)
+	}
+	files := append(s.files[:len(s.files):len(s.files)], f)
+	return s.commit(m, c, files)
+}
+
+// remMemReg takes a region away and answers when no request uses it any more, or its
+// memory is cut off.
+func (s *session) remMemReg(m *incoming) error {
+	r, err := proto.ParseMemReg(m.body)
+	if err != nil {
+		return broken(m, err)
+	}
+	c := s.change()
+	if err := c.remove(r); err != nil {
+		return broken(m, err)
+	}
+	var files []file
+	for _, f := range s.files {
+		if f.Guest != r.Guest || f.User != r.User || f.Size != r.Size {
+			files = append(files, f)
+		}
+	}
+	return s.commit(m, c, files)
+}
+
+// change is a generation in the making, step by step from the present one.
+type change struct {
+	space   *gmem.Space
+	was     *gmem.Map
+	now     *gmem.Map // nil: none yet
+	removed bool
+}
+
+func (s *session) change() *change { return &change{space: s.d.memory(), was: s.mem, now: s.mem} }
+
+// set makes m the generation; one of our own steps before it was nobody else's.
+func (c *change) set(m *gmem.Map, err error) error {
+	if err != nil {
+		c.drop()
+		return err
+	}
+	c.drop()
+	c.now = m
+	return nil
+}
+
+// drop gives back what was made and is not the present generation.
+func (c *change) drop() {
+	if c.now != nil && c.now != c.was {
+		c.now.Retire(nil)
+	}
+	c.now = c.was
+}
+
+func (c *change) add(r gmem.Region) error {
+	if c.now == nil {
+		return c.set(c.space.Map([]gmem.Region{r}))
+	}
+	return c.set(c.space.Add(c.now, r))
+}
+
+func (c *change) remove(r proto.MemRegion) error {
+	if c.now == nil {
+		return fmt.Errorf("guest memory has no region at guest address %#x: there is none", r.Guest)
+	}
+	c.removed = true
+	return c.set(c.space.Remove(c.now, r.Guest, r.User, r.Size))
+}
+
+// commit moves the rings to the new generation and ends the old one.
+//
+// QEMU changes a region by taking it away and adding it anew, also while rings run
+// (SeaBIOS opens and closes the memory below 1 MiB after the disk was found). A ring
+// whose areas are in no memory for that while is parked: it takes nothing, and goes on
+// when they are back.
+func (s *session) commit(m *incoming, c *change, files []file) error {
+	old := s.mem
+	if c.now == old {
+		return nil // the same regions again
+	}
+	s.mem, s.files = c.now, files
+	s.e.count.MemoryChanges.Add(1)
+	done := make(chan struct{})
+	parked := false
+	for _, q := range s.rings {
+		if q == nil || !q.vq.started() {
+			continue
+		}
+		_, err := vring.UserParts(s.mem, q.num, q.desc, q.avail, q.used)
+		if q.parked = err != nil; q.parked {
+			parked = true
+			s.enable(q)
+			continue
+		}
+		// Its failure is the ring's own: it is counted and shown there.
+		_ = q.vq.remap(s.mem)
+		s.enable(q)
+	}
+	if old != nil {
+		old.Retire(func() { close(done) })
+	}
+	if err := s.startAll(m); err != nil {
+		return err
+	}
+	if old == nil || !c.removed || parked {
+		// What is gone stays mapped until nobody uses it. Nobody waits for
+		// that: a parked ring is in it until the next message.
+		return nil
+	}
+	return s.settle(old, done)
+}
+
+// settle waits until no request uses the old generation, and takes away what only that
+// one has, when the deadline has passed.
+func (s *session) settle(old *gmem.Map, done chan struct{}) error {
+	t := time.NewTimer(s.e.conf.Deadline)
+	defer t.Stop()
+	select {
+	case <-done:
+		return nil
+	case <-t.C:
+	}
+	old.Cut()
+	if s.d.direct() {
+		s.d.fail(errPinned)
+		return errPinned
+	}
+	return nil
+}

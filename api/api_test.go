@@ -17,6 +17,7 @@ import (
 
 	"github.com/vtgt/vtgt/config"
 	"github.com/vtgt/vtgt/daemon"
+	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 // fake is a backend with one of everything.
@@ -88,7 +89,7 @@ func serve(t *testing.T) (*fake, *Client, *http.Client) {
 	c := NewClient(path)
 	t.Cleanup(func() {
 		c.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), tempotest.Patience)
 		defer cancel()
 		if err := s.Close(ctx); err != nil {
 			t.Error(err)
@@ -102,7 +103,7 @@ func serve(t *testing.T) (*fake, *Client, *http.Client) {
 
 func TestResources(t *testing.T) {
 	f, c, _ := serve(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), tempotest.Patience)
 	defer cancel()
 	if s, err := c.Status(ctx); err != nil || s.Revision != 3 {
 		t.Errorf("%+v %v", s, err)
@@ -135,7 +136,7 @@ func TestResources(t *testing.T) {
 
 func TestErrors(t *testing.T) {
 	_, c, hc := serve(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), tempotest.Patience)
 	defer cancel()
 	_, err := c.Apply(ctx, "g.yaml", []byte("version: 1\nstat: /x\n"), daemon.ApplyOptions{})
 	var e *Error
@@ -326,7 +327,7 @@ func TestListen(t *testing.T) {
 }
 
 func TestNoDaemon(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), tempotest.Patience)
 	defer cancel()
 	path := filepath.Join(t.TempDir(), "s")
 	c := NewClient(path)

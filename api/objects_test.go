@@ -9,10 +9,10 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vtgt/vtgt/config"
 	"github.com/vtgt/vtgt/daemon"
+	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 // Every way to change an object, as a program without our client sees it.
@@ -100,7 +100,7 @@ func TestObjects(t *testing.T) {
 
 func TestObjectClient(t *testing.T) {
 	f, c, _ := serve(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), tempotest.Patience)
 	defer cancel()
 	e := EditRequest{Ops: []EditOp{{Action: config.Add, Kind: "lun", Name: "t", LUN: 3, Values: map[string]any{"disk": "a"}}}, Force: true, Revision: 5}
 	if r, err := c.Edit(ctx, e); err != nil || r.Revision != 4 || len(f.edits) != 1 || f.edits[0].Ops[0].LUN != 3 || !f.edits[0].Force || f.edits[0].Revision != 5 {

@@ -192,7 +192,7 @@ func TestEditMany(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%d bytes, %v", len(text), time.Since(begin))
-	if took := time.Since(begin); took > 5*time.Second {
+	if took := time.Since(begin); took > time.Minute { // 20 ms on an idle machine
 		t.Errorf("%v", took)
 	}
 }

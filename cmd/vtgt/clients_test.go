@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vtgt/vtgt/api"
+	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 // need skips, with the reason, where a program is not installed.
@@ -43,11 +44,17 @@ func hold(t *testing.T, args ...string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out bytes.Buffer
-	c.Stdout, c.Stderr = &out, &out
+	r, pw, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Stdout, c.Stderr = pw, pw
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
+	pw.Close()
+	out := &server{}
+	open := out.follow(r, "read 512/512")
 	t.Cleanup(func() {
 		in.Write([]byte("quit\n"))
 		in.Close()
@@ -55,17 +62,17 @@ func hold(t *testing.T, args ...string) *exec.Cmd {
 		go func() { c.Wait(); close(done) }()
 		select {
 		case <-done:
-		case <-time.After(10 * time.Second):
+		case <-time.After(tempotest.Patience):
 			c.Process.Kill()
 			<-done
 		}
+		r.Close()
 		if t.Failed() {
-			t.Logf("qemu-io: %s", out.String())
+			t.Logf("qemu-io: %s", out.text())
 		}
 	})
-	// The length is asked for once the image is open.
 	in.Write([]byte("read 0 512\n"))
-	time.Sleep(700 * time.Millisecond)
+	tempotest.Recv(t, open, "qemu-io has the image open")
 	return c
 }
 
@@ -105,7 +112,7 @@ func TestConvert(t *testing.T) {
 				t.Fatal(err)
 			}
 			opts := fmt.Sprintf("driver=raw,file.driver=iscsi,file.transport=tcp,file.portal=%s,file.target=%s,file.lun=0,file.header-digest=%s", w.portal, testIQN, digest)
-			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			ctx, cancel := context.WithTimeout(context.Background(), 2*tempotest.Patience)
 			defer cancel()
 			for _, args := range [][]string{
 				{"convert", "-n", "-f", "raw", "--target-image-opts", src, opts},

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vtgt/vtgt/internal/sys"
+	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 const page = 4096
@@ -37,8 +38,8 @@ func wait(t testing.TB, c chan struct{}) {
 	t.Helper()
 	select {
 	case <-c:
-	case <-time.After(10 * time.Second):
-		t.Fatal("not retired in 10 s")
+	case <-time.After(tempotest.Patience):
+		t.Fatal("not retired")
 	}
 }
 

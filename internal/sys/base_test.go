@@ -4,6 +4,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 func TestEventfdAndEpoll(t *testing.T) {
@@ -25,10 +27,11 @@ func TestEventfdAndEpoll(t *testing.T) {
 		t.Errorf("poll of nothing: %d, %v", n, e)
 	}
 	ts := new(Timespec)
-	start := time.Now()
-	if n, e := EpollWait(ep, evs, 5_000_000, ts); n != 0 || e != 0 || time.Since(start) < 5*time.Millisecond {
-		t.Errorf("wait of 5ms: %d, %v after %v", n, e, time.Since(start))
-	}
+	whole(t, func() {
+		if n, e := EpollWait(ep, evs, 5_000_000, ts); n != 0 || e != 0 && e != EINTR {
+			t.Errorf("wait of 5ms: %d, %v", n, e)
+		}
+	})
 	for range 3 {
 		if e := EventfdSignal(fd); e != 0 {
 			t.Fatal(e)
@@ -48,13 +51,24 @@ func TestEventfdAndEpoll(t *testing.T) {
 	}
 }
 
+// whole checks that a wait of 5 ms takes that long, now and then: the runtime's signals
+// may cut some short.
+func whole(t *testing.T, wait func()) {
+	t.Helper()
+	var d time.Duration
+	for range 100 {
+		start := time.Now()
+		wait()
+		if d = time.Since(start); d >= 5*time.Millisecond {
+			return
+		}
+	}
+	t.Errorf("waits of 5ms took %v and the like", d)
+}
+
 func TestFutex(t *testing.T) {
 	f := new(Futex)
-	start := time.Now()
-	f.Wait(0, 5_000_000)
-	if d := time.Since(start); d < 5*time.Millisecond {
-		t.Errorf("wait of 5ms took %v", d)
-	}
+	whole(t, func() { f.Wait(0, 5_000_000) })
 	f.Wait(1, -1) // the word is not 1: returns
 	done := make(chan struct{})
 	go func() {
@@ -68,7 +82,7 @@ func TestFutex(t *testing.T) {
 	f.Wake()
 	select {
 	case <-done:
-	case <-time.After(5 * time.Second):
+	case <-time.After(tempotest.Patience):
 		t.Fatal("not woken")
 	}
 }

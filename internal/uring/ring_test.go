@@ -12,6 +12,7 @@ import (
 
 	"github.com/vtgt/vtgt/internal/slab"
 	"github.com/vtgt/vtgt/internal/sys"
+	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 // newRing makes a ring for the test's thread.
@@ -52,9 +53,9 @@ func (o *owner) ReqDone(*Req) {
 // until waits for cond, bounded.
 func until(t testing.TB, r *Ring, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !cond(); {
+	for end := time.Now().Add(tempotest.Patience); !cond(); {
 		if time.Now().After(end) {
-			t.Fatalf("not within 20 s; %d in flight", r.InFlight())
+			t.Fatalf("not within %v; %d in flight", tempotest.Patience, r.InFlight())
 		}
 		r.Wait(50_000_000)
 		r.Reap()
@@ -263,7 +264,7 @@ func TestCloseCancels(t *testing.T) {
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if d := time.Since(start); d > time.Second {
+	if d := time.Since(start); d > tempotest.Patience {
 		t.Errorf("Close took %v", d)
 	}
 	for i, o := range os {
@@ -317,12 +318,15 @@ func TestWatch(t *testing.T) {
 		r.Reap()
 		return readable
 	}
-	start := time.Now()
-	if wait(20_000_000) {
-		t.Error("readable without cause")
+	// A signal of the runtime may cut one short, not many.
+	waits := 0
+	for start := time.Now(); time.Since(start) < 20*time.Millisecond; waits++ {
+		if wait(20_000_000) {
+			t.Error("readable without cause")
+		}
 	}
-	if d := time.Since(start); d < 19*time.Millisecond {
-		t.Errorf("waited %v, want 20ms", d)
+	if waits > 20 {
+		t.Errorf("%d waits of 20ms took 20ms", waits)
 	}
 	for range 100 {
 		sys.EventfdSignal(fd)
@@ -339,7 +343,7 @@ func TestWatch(t *testing.T) {
 		sys.EventfdSignal(fd)
 	}()
 	for start := time.Now(); !wait(10e9); {
-		if time.Since(start) > 10*time.Second {
+		if time.Since(start) > tempotest.Patience {
 			t.Fatal("a signal from another thread was not seen")
 		}
 	}

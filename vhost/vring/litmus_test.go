@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/vhost/vring"
 	"github.com/vtgt/vtgt/vhost/vring/vringtest"
 )
@@ -202,7 +203,7 @@ func litmus(t *testing.T, size int, eventIdx bool, items uint64) {
 	begin := time.Now()
 	go run(device)
 	go run(driver)
-	tick := time.NewTicker(10 * time.Second)
+	tick := time.NewTicker(tempotest.Patience)
 	defer tick.Stop()
 	last := uint64(0)
 	for left := 2; left > 0; {
@@ -218,7 +219,7 @@ func litmus(t *testing.T, size int, eventIdx bool, items uint64) {
 		case <-tick.C:
 			now := took.Load() + got.Load()
 			if now == last && !stop.Load() {
-				t.Errorf("no progress in 10 s: %d requests taken, %d answers seen of %d", took.Load(), got.Load(), items)
+				t.Errorf("no progress in %v: %d requests taken, %d answers seen of %d", tempotest.Patience, took.Load(), got.Load(), items)
 				stop.Store(true)
 			}
 			last = now

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vtgt/vtgt/internal/gmem"
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/vhost/vring"
 	"github.com/vtgt/vtgt/vhost/vring/vringtest"
 )
@@ -104,7 +105,7 @@ func TestTruncateUnderLoad(t *testing.T) {
 		x.d.Kick()
 		before := sent.Load()
 		var fault error
-		deadline := time.Now().Add(10 * time.Second)
+		deadline := time.Now().Add(tempotest.Patience)
 		gone := false
 		for fault == nil && time.Now().Before(deadline) {
 			if err := gmem.Guard(other.x.g.Space, (*vm).round, other); err != nil || other.err != nil {
@@ -131,7 +132,7 @@ func TestTruncateUnderLoad(t *testing.T) {
 		if err := gmem.Guard(x.g.Space, func(b []byte) { b[0]++ }, b); err != nil {
 			t.Error("another generation was harmed:", err)
 		}
-		end := time.Now().Add(10 * time.Second)
+		end := time.Now().Add(tempotest.Patience)
 		for sent.Load() == before && time.Now().Before(end) {
 			if err := gmem.Guard(other.x.g.Space, (*vm).round, other); err != nil {
 				t.Fatal(err)

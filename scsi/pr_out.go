@@ -255,10 +255,12 @@ func (c *prCommand) abort() {
 				}
 			}
 		}}
+	// By lanes, not by nexuses: a nexus that was lost has none of the latter, but
+	// a WRITE of it may be in the store still.
 	u.mu.Lock()
-	for _, nu := range u.nexuses {
-		if slices.Contains(c.res.preempted, nu.id) {
-			b.among = append(b.among, nu)
+	for _, lu := range u.lanes {
+		if slices.Contains(c.res.preempted, lu.nu.id) && !slices.Contains(b.among, lu.nu) {
+			b.among = append(b.among, lu.nu)
 		}
 	}
 	u.mu.Unlock()
@@ -267,7 +269,7 @@ func (c *prCommand) abort() {
 		return
 	}
 	c.node.Init(c)
-	u.startBarrier(b, 0)
+	u.startBarrier(b, u.conf.Deadline)
 }
 
 // aborted is the barrier's done.

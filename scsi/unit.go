@@ -39,6 +39,9 @@ type UnitConfig struct {
 	// Shared: initiators of several names may write the unit; see
 	// Unit.SetShared.
 	Shared bool
+	// Deadline is how long PREEMPT AND ABORT waits for the tasks that it aborts
+	// to leave the store; 0: DefaultDeadline.
+	Deadline time.Duration
 	// Memory keeps what initiators may have saved (mode pages, …); nil: nothing
 	// can be saved, and initiators are told so.
 	Memory Memory

@@ -219,10 +219,16 @@ func (i *Initiator) Event(e scsi.Event) {
 }
 
 // TransportID is FrontEnd's: an iSCSI name.
-func (i *Initiator) TransportID(dst []byte) int {
-	n := copy(dst[4:], i.Nexus.ID())
-	n = (n + 1 + 3) &^ 3
+func (i *Initiator) TransportID(dst []byte) int { return transportID(dst, i.Nexus.ID()) }
+
+// transportID is the TransportID of an iSCSI initiator port (SPC-4 §7.6.4.6).
+func transportID(dst []byte, id scsi.InitiatorID) int {
+	n := copy(dst[4:], id)
+	n = max((n+4)&^3, 20)
 	dst[0] = 0x05
+	if strings.Contains(string(id), ",i,0x") {
+		dst[0] |= 0x40
+	}
 	binary.BigEndian.PutUint16(dst[2:], uint16(n))
 	return 4 + n
 }

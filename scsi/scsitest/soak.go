@@ -151,7 +151,7 @@ type soakNexus struct {
 }
 
 func (n *soakNexus) Event(scsi.Event)         {}
-func (n *soakNexus) TransportID(d []byte) int { return 0 }
+func (n *soakNexus) TransportID(d []byte) int { return transportID(d, n.n.ID()) }
 func (n *soakNexus) Done(t *scsi.Task)        { t.Ref.(*soakReq).done() }
 
 // soakLane keeps tasks going on one lane. It belongs to its loop.

@@ -38,7 +38,9 @@ func (f *fake) Disks() []daemon.DiskStatus {
 func (f *fake) Targets() []daemon.TargetStatus {
 	return []daemon.TargetStatus{{Name: "t", Sessions: 1}}
 }
-func (f *fake) Exports() []daemon.ExportStatus { return []daemon.ExportStatus{} }
+func (f *fake) Exports() []daemon.ExportStatus {
+	return []daemon.ExportStatus{{Kind: "vhost", Target: "vm1", State: "connected", VHost: &daemon.VHostStatus{Started: 4}}}
+}
 func (f *fake) Sessions() []daemon.Session     { return []daemon.Session{{Target: "t"}} }
 func (f *fake) Config() daemon.ConfigText      { return daemon.ConfigText{File: "f", Text: "version: 1\n"} }
 func (f *fake) Apply(file string, text []byte, o daemon.ApplyOptions) (*daemon.Result, error) {

@@ -34,6 +34,7 @@ type collector struct {
 	stopped, latched, held                               *metric
 	errors, inFlight                                     *metric
 	latency                                              *metric
+	vhost                                                []vhostMetric
 	all                                                  []*metric
 }
 
@@ -67,6 +68,11 @@ func newCollector(b Backend, version string) *collector {
 	c.pdusOut = def("vtgt_iscsi_sent_pdus_total", "iSCSI PDUs sent.", counter)
 	c.complaints = def("vtgt_iscsi_complaints_total", "What iSCSI initiators did against the protocol, or were refused, by kind.", counter, "kind")
 	c.perTgt = def("vtgt_target_sessions", "Sessions of a target.", gauge, "target")
+
+	for _, m := range vhostMetrics() {
+		m.metric = def(m.name, m.help, m.typ, "target")
+		c.vhost = append(c.vhost, m)
+	}
 
 	c.size = def("vtgt_disk_size_bytes", "Capacity of a disk.", gauge, "disk")
 	c.reads = def("vtgt_disk_reads_total", "Commands that read the medium.", counter, "disk")
@@ -122,6 +128,14 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, t := range c.b.Targets() {
 		put(c.perTgt, float64(t.Sessions), t.Name)
+	}
+	for _, e := range c.b.Exports() {
+		if e.VHost == nil {
+			continue
+		}
+		for _, m := range c.vhost {
+			put(m.metric, m.value(&e), e.Target)
+		}
 	}
 	for _, d := range c.b.Disks() {
 		u := &d.Stats

@@ -168,7 +168,14 @@ func tableTargets(ctx context.Context, c *api.Client, w io.Writer) error {
 	}
 	var rows [][]string
 	for _, t := range ts {
-		first := []string{t.Name, t.IQN, fmt.Sprint(t.Sessions)}
+		name := t.IQN
+		if t.Socket != "" {
+			if name != "" {
+				name += ","
+			}
+			name += t.Socket
+		}
+		first := []string{t.Name, name, fmt.Sprint(t.Sessions)}
 		if len(t.LUNs) == 0 {
 			rows = append(rows, append(first, "", "", "", ""))
 		}
@@ -180,7 +187,7 @@ func tableTargets(ctx context.Context, c *api.Client, w io.Writer) error {
 			rows = append(rows, append(first, fmt.Sprint(l.LUN), l.Disk, size(l.Size), mode))
 		}
 	}
-	return columns(w, "TARGET IQN SESSIONS LUN DISK SIZE MODE", rows)
+	return columns(w, "TARGET EXPORT SESSIONS LUN DISK SIZE MODE", rows)
 }
 
 func tableExports(ctx context.Context, c *api.Client, w io.Writer) error {
@@ -190,9 +197,21 @@ func tableExports(ctx context.Context, c *api.Client, w io.Writer) error {
 	}
 	var rows [][]string
 	for _, e := range es {
-		rows = append(rows, []string{e.Kind, e.Target, e.Name, strings.Join(e.Addresses, ","), fmt.Sprint(e.RelativePort), fmt.Sprint(e.Sessions), fmt.Sprint(e.Stuck)})
+		var pid, queues, inFlight, features string
+		if v := e.VHost; v != nil {
+			inFlight = fmt.Sprint(v.InFlight)
+			if v.Since != nil {
+				pid, queues, features = fmt.Sprint(v.PID), fmt.Sprintf("%d/%d", v.Started, v.Queues), strings.Join(v.Features, ",")
+			}
+		}
+		state := e.State
+		if e.Reason != "" {
+			state += ": " + e.Reason
+		}
+		rows = append(rows, []string{e.Kind, e.Target, e.Name, strings.Join(e.Addresses, ","), fmt.Sprint(e.RelativePort), fmt.Sprint(e.Sessions),
+			pid, queues, features, inFlight, fmt.Sprint(e.Stuck), state})
 	}
-	return columns(w, "KIND TARGET NAME ADDRESSES PORT SESSIONS STUCK", rows)
+	return columns(w, "KIND TARGET NAME ADDRESSES PORT SESSIONS PID QUEUES FEATURES INFLIGHT STUCK STATE", rows)
 }
 
 func tableSessions(ctx context.Context, c *api.Client, w io.Writer) error {
@@ -210,7 +229,14 @@ func tableSessions(ctx context.Context, c *api.Client, w io.Writer) error {
 		if s.Discovery {
 			target = "(discovery)"
 		}
-		rows = append(rows, []string{target, s.Initiator, strings.Join(from, ","), fmt.Sprint(s.TSIH),
+		tsih := fmt.Sprint(s.TSIH)
+		if s.Kind != "iscsi" {
+			tsih = ""
+		}
+		if s.VHostTarget != 0 {
+			target += fmt.Sprintf(" (virtio target %d)", s.VHostTarget)
+		}
+		rows = append(rows, []string{target, s.Initiator, strings.Join(from, ","), tsih,
 			s.Params["HeaderDigest"], s.Params["DataDigest"], time.Since(s.Since).Round(time.Second).String(), fmt.Sprint(s.Commands)})
 	}
 	return columns(w, "TARGET INITIATOR FROM TSIH HEADERDIGEST DATADIGEST AGE COMMANDS", rows)

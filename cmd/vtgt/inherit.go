@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 
 	"github.com/coreos/go-systemd/v22/activation"
 )
@@ -18,8 +19,9 @@ func inheritedSockets(log *slog.Logger) *sockets {
 	return &sockets{log, activation.Files(true)}
 }
 
-// api is the UNIX socket at path, nil where it was not handed over.
-func (s *sockets) api(path string) net.Listener {
+// api is the UNIX socket at path, nil where it was not handed over; vhost are paths of
+// others that are expected.
+func (s *sockets) api(path string, vhost []string) net.Listener {
 	for _, f := range s.files {
 		ln, err := net.FileListener(f)
 		if err != nil {
@@ -30,15 +32,18 @@ func (s *sockets) api(path string) net.Listener {
 			if a.Name == path {
 				return ln
 			}
-			s.log.Warn("an inherited socket is not used: api.socket names another one", "inherited", a.Name, "api.socket", path)
+			if !slices.Contains(vhost, a.Name) {
+				s.log.Warn("an inherited socket is not used: neither api.socket nor a target's vhost.socket names it", "inherited", a.Name, "api.socket", path)
+			}
 		}
 		ln.Close()
 	}
 	return nil
 }
 
-// tcp are all of them; the daemon takes those of its portals, and copies them.
-func (s *sockets) tcp() []*os.File {
+// rest are all of them; the daemon takes those of its portals and exports, and copies
+// them.
+func (s *sockets) rest() []*os.File {
 	fs := s.files
 	s.files = nil // the daemon's now
 	return fs

@@ -20,9 +20,10 @@ import (
 
 // demoFlags are the flags of vtgt run.
 type demoFlags struct {
-	dir  string
-	size string
-	port int
+	dir   string
+	size  string
+	port  int
+	vhost bool
 }
 
 // demoPorts is how many ports are tried.
@@ -35,8 +36,12 @@ func newRun() *cobra.Command {
 		Use:   "run",
 		Short: "Try vtgt out: serve a disk under ./.vtgt",
 		Long: `Serve one sparse disk on 127.0.0.1, without a configuration and without root, and show how
-to use it. Everything is kept in one folder, which may be removed when vtgt does not run.`,
+to use it. Everything is kept in one folder, which may be removed when vtgt does not run.
+
+With --vhost the disk is for one virtual machine under QEMU: a socket in that folder is a
+virtio-scsi device (vhost-user-scsi).`,
 		Example: `  vtgt run
+  vtgt run --vhost
   vtgt run --dir /tmp/try --size 20GiB`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -50,6 +55,7 @@ to use it. Everything is kept in one folder, which may be removed when vtgt does
 	cmd.Flags().StringVar(&f.dir, "dir", ".vtgt", "the `FOLDER` for the disk, the state and the socket")
 	cmd.Flags().StringVar(&f.size, "size", "1GiB", "the disk's size when it is made")
 	cmd.Flags().IntVar(&f.port, "port", 3260, "the first `PORT` to try; the next free one is taken")
+	cmd.Flags().BoolVar(&f.vhost, "vhost", false, "serve it to a virtual machine by vhost-user-scsi instead of by iSCSI")
 	lf.add(cmd)
 	return cmd
 }
@@ -57,6 +63,9 @@ to use it. Everything is kept in one folder, which may be removed when vtgt does
 // demo is what the texts below are made of.
 type demo struct {
 	Dir, Socket, Portal, Host, Port, IQN, Disk, Size, Program string
+	// VHost is the socket for a virtual machine, QEMU what connects to it; empty:
+	// iSCSI.
+	VHost, QEMU string
 }
 
 var demoConfig = template.Must(template.New("config").Parse(`# Made by "vtgt run", which writes it anew each time: copy it to change it.
@@ -69,10 +78,28 @@ disks:
 targets:
   - name: demo
     luns: [{lun: 0, disk: demo}]
+{{- if .VHost}}
+    vhost: {socket: "{{.VHost}}"}
+{{- else}}
     iscsi: {iqn: "{{.IQN}}"}
 iscsi: {portals: ["{{.Portal}}"]}
+{{- end}}
 api: {socket: "{{.Socket}}"}
 state: "{{.Dir}}/state"
+`))
+
+var vhostText = template.Must(template.New("vhost").Parse(`
+vtgt serves {{.Disk}} ({{.Size}}) to a virtual machine at {{.VHost}}
+
+QEMU:
+  qemu-system-x86_64 -accel kvm -accel tcg \
+{{.QEMU}} …
+
+Look at it:
+  export VTGT_SOCKET={{.Socket}}
+  {{.Program}} get exports
+
+One virtual machine at a time. Ctrl-C ends it; the disk stays.
 `))
 
 var demoText = template.Must(template.New("text").Parse(`
@@ -132,7 +159,7 @@ func runDemo(cmd *cobra.Command, log *slog.Logger, f demoFlags) error {
 		return fmt.Errorf("%w; name a folder that you may write with --dir", err)
 	}
 	m := demo{
-		Dir: dir, Socket: demoSocket(dir), Host: "127.0.0.1", IQN: "iqn.2026-11.org.vtgt:demo",
+		Dir: dir, Socket: shortPath(dir, "vtgt.sock"), Host: "127.0.0.1", IQN: "iqn.2026-11.org.vtgt:demo",
 		Disk: filepath.Join(dir, "disk.img"), Size: size.String(), Program: "vtgt",
 	}
 	// The disk is made once; what it has is its size afterwards.
@@ -142,12 +169,20 @@ func runDemo(cmd *cobra.Command, log *slog.Logger, f demoFlags) error {
 	if exe, err := os.Executable(); err == nil {
 		m.Program = exe
 	}
+	if f.vhost {
+		m.VHost = shortPath(dir, "vm.sock")
+		m.QEMU = qemuVHost("    ", "vtgt", m.VHost, "1G")
+	}
 	file := filepath.Join(dir, "vtgt.yaml")
 	p, err := startDemo(file, &m, log, f.port)
 	if err != nil {
 		return err
 	}
-	if err := demoText.Execute(cmd.OutOrStdout(), &m); err != nil && !errors.Is(err, io.ErrClosedPipe) {
+	text := demoText
+	if m.VHost != "" {
+		text = vhostText
+	}
+	if err := text.Execute(cmd.OutOrStdout(), &m); err != nil && !errors.Is(err, io.ErrClosedPipe) {
 		log.Warn("the instructions cannot be shown", "err", err)
 	}
 	p.ready()
@@ -157,6 +192,9 @@ func runDemo(cmd *cobra.Command, log *slog.Logger, f demoFlags) error {
 // startDemo starts on the first port that is free.
 func startDemo(file string, m *demo, log *slog.Logger, port int) (*process, error) {
 	for n := port; n < port+demoPorts && n <= 65535; n++ {
+		if m.VHost != "" {
+			return startWith(file, m, log)
+		}
 		m.Port = fmt.Sprint(n)
 		m.Portal = net.JoinHostPort(m.Host, m.Port)
 		ln, err := net.Listen("tcp", m.Portal)
@@ -164,35 +202,41 @@ func startDemo(file string, m *demo, log *slog.Logger, port int) (*process, erro
 			continue
 		}
 		ln.Close()
-		var b strings.Builder
-		if err := demoConfig.Execute(&b, m); err != nil {
-			return nil, err
-		}
-		p, err := startProcess(file, []byte(b.String()), log, 0)
+		p, err := startWith(file, m, log)
 		var e *daemon.Error
 		if errors.As(err, &e) && e.Code == daemon.CodeInUse && strings.Contains(e.Object, "portal") {
 			continue // taken in the meantime
 		}
-		if err != nil {
-			return nil, err
-		}
-		// Written once it serves: a second run leaves the first one's file.
-		if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
-			_ = p.close()
-			return nil, err
-		}
-		return p, nil
+		return p, err
 	}
 	return nil, fmt.Errorf("no port from %d on is free on %s; name another with --port", port, m.Host)
 }
 
-// demoSocket is in dir, or, where that is too long for a socket's address, in the
-// folder for temporary files.
-func demoSocket(dir string) string {
-	if s := filepath.Join(dir, "vtgt.sock"); len(s) <= 90 {
+// startWith starts with what m says.
+func startWith(file string, m *demo, log *slog.Logger) (*process, error) {
+	var b strings.Builder
+	if err := demoConfig.Execute(&b, m); err != nil {
+		return nil, err
+	}
+	p, err := startProcess(file, []byte(b.String()), log, 0)
+	if err != nil {
+		return nil, err
+	}
+	// Written once it serves: a second run leaves the first one's file.
+	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
+		_ = p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// shortPath is the socket called name in dir, or, where that is too long for a socket's
+// address, in the folder for temporary files.
+func shortPath(dir, name string) string {
+	if s := filepath.Join(dir, name); len(s) <= 90 {
 		return s
 	}
 	h := fnv.New64a()
 	_, _ = io.WriteString(h, dir)
-	return filepath.Join("/tmp", fmt.Sprintf("vtgt-%d-%x", os.Getuid(), h.Sum64()), "vtgt.sock")
+	return filepath.Join("/tmp", fmt.Sprintf("vtgt-%d-%x", os.Getuid(), h.Sum64()), name)
 }

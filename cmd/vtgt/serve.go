@@ -125,7 +125,7 @@ func startProcess(file string, text []byte, log *slog.Logger, wait time.Duration
 	in := inheritedSockets(log)
 	defer in.close()
 	// The socket first: a second daemon ends here, before it touches a disk.
-	ln := in.api(cfg.API.Socket)
+	ln := in.api(cfg.API.Socket, vhostSockets(cfg))
 	if ln == nil {
 		ln, err = api.Listen(cfg.API.Socket, fs.FileMode(cfg.API.Mode), cfg.API.Group)
 	}
@@ -136,7 +136,7 @@ func startProcess(file string, text []byte, log *slog.Logger, wait time.Duration
 	if wait <= 0 {
 		wait = -1 // 0 stands for the default
 	}
-	p.d, err = daemon.New(file, text, daemon.Options{Log: log, LockWait: wait, Inherited: in.tcp()})
+	p.d, err = daemon.New(file, text, daemon.Options{Log: log, LockWait: wait, Inherited: in.rest()})
 	if err != nil {
 		ln.Close()
 		signal.Stop(p.signals)
@@ -144,6 +144,16 @@ func startProcess(file string, text []byte, log *slog.Logger, wait time.Duration
 	}
 	p.srv = api.Serve(ln, p.d, api.ServerConfig{Version: versionText(), Log: log})
 	return p, nil
+}
+
+// vhostSockets are the sockets of vhost-user exports.
+func vhostSockets(c *config.Config) (out []string) {
+	for i := range c.Targets {
+		if x := c.Targets[i].VHost; x != nil {
+			out = append(out, x.Socket)
+		}
+	}
+	return out
 }
 
 func (p *process) ready() {

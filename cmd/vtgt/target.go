@@ -27,6 +27,27 @@ var exportKeys = []key{
 	{"alias", "alias", "its alias, for people", 's'},
 }
 
+// vhostKeys are the keys of a target's vhost-user export.
+var vhostKeys = []key{
+	{"vhost-socket", "socket", "the `PATH` of the socket that QEMU connects to (vhost-user-scsi)", 's'},
+	{"vhost-owner", "owner", "the socket's owner, a `USER`; the daemon's own where it is not given", 's'},
+	{"vhost-group", "group", "the socket's `GROUP`", 's'},
+	{"vhost-mode", "mode", "the socket's `MODE`: 0600, or 0660 with a group, where it is not given", 's'},
+	{"vhost-initiator", "initiator", "the `UUID` by which reservations know the virtual machine; made once and kept where it is not given", 's'},
+}
+
+// exports gives what the flags say of a target's exports.
+func exports(iscsi, vhost map[string]any) map[string]any {
+	v := map[string]any{}
+	if len(iscsi) > 0 {
+		v["iscsi"] = iscsi
+	}
+	if len(vhost) > 0 {
+		v["vhost"] = vhost
+	}
+	return v
+}
+
 func newTargetAdd(g *globals) *cobra.Command {
 	var f changeFlags
 	var disks []string
@@ -35,16 +56,15 @@ func newTargetAdd(g *globals) *cobra.Command {
 		Short: "Add a target",
 		Long:  "Add a target. Disks can be mapped at the same time, from LUN 0 on, or by vtgt lun add." + howTo,
 		Example: `  vtgt target add vm1 --iqn iqn.2026-11.org.example:vm1
-  vtgt target add vm1 --iqn iqn.2026-11.org.example:vm1 --disk root1 --disk data`,
+  vtgt target add vm1 --iqn iqn.2026-11.org.example:vm1 --disk root1 --disk data
+  vtgt target add vm2 --vhost-socket /run/vtgt/vm2.sock --vhost-group kvm --disk root2`,
 		Args: args("target"),
 	}
-	values := addKeys(cmd.Flags(), exportKeys)
+	iscsi, vhost := addKeys(cmd.Flags(), exportKeys), addKeys(cmd.Flags(), vhostKeys)
 	cmd.Flags().StringArrayVar(&disks, "disk", nil, "map this `DISK`; may be repeated")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		v := map[string]any{}
-		if e := values(); len(e) > 0 {
-			v["iscsi"] = e
-		}
+		x := vhost()
+		v := exports(iscsi(), x)
 		var luns []any
 		for i, d := range disks {
 			luns = append(luns, map[string]any{"lun": i, "disk": d})
@@ -52,36 +72,70 @@ func newTargetAdd(g *globals) *cobra.Command {
 		if luns != nil {
 			v["luns"] = luns
 		}
-		return f.run(g, cmd, api.EditOp{Action: config.Add, Kind: "target", Name: args[0], Values: v})
+		if err := f.run(g, cmd, api.EditOp{Action: config.Add, Kind: "target", Name: args[0], Values: v}); err != nil {
+			return err
+		}
+		f.hint(cmd, args[0], x)
+		return nil
 	}
 	f.add(cmd, "")
 	return cmd
 }
 
+// hint shows how a virtual machine connects, for people.
+func (f *changeFlags) hint(cmd *cobra.Command, target string, vhost map[string]any) {
+	if s, ok := vhost["socket"].(string); ok && f.format == "table" && !f.dry {
+		fmt.Fprintf(cmd.OutOrStdout(), "\nQEMU:\n%s\n", qemuVHost("  ", target, s, "1G"))
+	}
+}
+
+// qemuVHost is the part of QEMU's command line that connects to a vhost-user export. The
+// guest's memory must be shared with the daemon.
+func qemuVHost(indent, id, socket, memory string) string {
+	return indent + "-m " + memory + " -object memory-backend-memfd,id=mem,size=" + memory + ",share=on -machine memory-backend=mem \\\n" +
+		indent + "-chardev socket,id=" + id + ",path=" + socket + " -device vhost-user-scsi-pci,chardev=" + id
+}
+
 func newTargetSet(g *globals) *cobra.Command {
 	var f changeFlags
-	var noISCSI bool
+	var noISCSI, noVHost bool
 	cmd := &cobra.Command{
-		Use:     "set NAME",
-		Short:   "Change how a target is exported",
-		Long:    "Change how a target is exported. That is refused while initiators are logged in; with --force their sessions end." + howTo,
-		Example: "  vtgt target set vm1 --alias \"The mail server\"\n  vtgt target set vm1 --no-iscsi",
-		Args:    args("target"),
+		Use:   "set NAME",
+		Short: "Change how a target is exported",
+		Long: `Change how a target is exported. That is refused while initiators are logged in, or a
+virtual machine is connected, by the export that changes; with --force their sessions end.
+The owner, group and mode of a vhost-user socket change at once.` + howTo,
+		Example: `  vtgt target set vm1 --alias "The mail server"
+  vtgt target set vm1 --no-iscsi
+  vtgt target set vm1 --vhost-socket /run/vtgt/vm1.sock --vhost-owner libvirt-qemu`,
+		Args: args("target"),
 	}
-	values := addKeys(cmd.Flags(), exportKeys)
+	iscsi, vhost := addKeys(cmd.Flags(), exportKeys), addKeys(cmd.Flags(), vhostKeys)
 	cmd.Flags().BoolVar(&noISCSI, "no-iscsi", false, "export it by iSCSI no longer")
+	cmd.Flags().BoolVar(&noVHost, "no-vhost", false, "export it by vhost-user no longer")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		e := values()
-		v := map[string]any{"iscsi": e}
+		e, x := iscsi(), vhost()
+		v := exports(e, x)
 		switch {
 		case noISCSI && len(e) > 0:
-			return usagef("--no-iscsi takes the whole export away: leave the other flags out")
-		case noISCSI:
-			v["iscsi"] = nil
-		case len(e) == 0:
-			return usagef("nothing is to be changed: add --iqn, --alias or --no-iscsi")
+			return usagef("--no-iscsi takes the whole export away: leave --iqn and --alias out")
+		case noVHost && len(x) > 0:
+			return usagef("--no-vhost takes the whole export away: leave the other flags of it out")
 		}
-		return f.run(g, cmd, api.EditOp{Action: config.Modify, Kind: "target", Name: args[0], Values: v})
+		if noISCSI {
+			v["iscsi"] = nil
+		}
+		if noVHost {
+			v["vhost"] = nil
+		}
+		if len(v) == 0 {
+			return usagef("nothing is to be changed: add --iqn, --alias, --vhost-socket (or another --vhost-…), --no-iscsi or --no-vhost")
+		}
+		if err := f.run(g, cmd, api.EditOp{Action: config.Modify, Kind: "target", Name: args[0], Values: v}); err != nil {
+			return err
+		}
+		f.hint(cmd, args[0], x)
+		return nil
 	}
 	f.add(cmd, "end the sessions of its initiators")
 	return cmd
@@ -111,20 +165,23 @@ func lunNumber(s string) (uint16, error) {
 
 func newLUNAdd(g *globals) *cobra.Command {
 	var f changeFlags
-	var lun int
+	var lun, vt int
 	var ro bool
 	cmd := &cobra.Command{
 		Use:   "add TARGET DISK",
 		Short: "Map a disk into a target",
 		Long: `Map a disk into a target, at a LUN or at the first that is free. Initiators that are logged
 in are told that the list of LUNs is another one; most look at it by themselves, Linux
-needs a rescan (iscsiadm -m session --rescan).` + howTo,
-		Example: "  vtgt lun add vm1 data\n  vtgt lun add vm1 data --lun 7 --read-only",
+needs a rescan (iscsiadm -m session --rescan). Virtual machines see it at once.` + howTo,
+		Example: "  vtgt lun add vm1 data\n  vtgt lun add vm1 data --lun 7 --read-only\n  vtgt lun add vm1 data --vhost-target 1",
 		Args:    args("target", "disk"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o := api.EditOp{Action: config.Add, Kind: "lun", Name: args[0], Values: map[string]any{"disk": args[1]}}
 			if ro {
 				o.Values["readOnly"] = true
+			}
+			if cmd.Flags().Changed("vhost-target") {
+				o.Values["address"] = vhostAddress(vt)
 			}
 			if cmd.Flags().Changed("lun") {
 				n, err := lunNumber(strconv.Itoa(lun))
@@ -149,8 +206,16 @@ needs a rescan (iscsiadm -m session --rescan).` + howTo,
 	}
 	cmd.Flags().IntVar(&lun, "lun", 0, "the `NUMBER`; the first that is free where it is not given")
 	cmd.Flags().BoolVar(&ro, "read-only", false, "nobody may write by this LUN")
+	cmd.Flags().IntVar(&vt, "vhost-target", 0, vhostTargetUsage)
 	f.add(cmd, "")
 	return cmd
+}
+
+const vhostTargetUsage = "the virtio target, a `NUMBER` from 0 to 253, at which a virtual machine sees it"
+
+// vhostAddress is a LUN's key address.
+func vhostAddress(target int) map[string]any {
+	return map[string]any{"vhost": map[string]any{"target": target}}
 }
 
 // freeLUN is the first number that a target does not use.
@@ -193,14 +258,19 @@ func newLUNSet(g *globals) *cobra.Command {
 		{"read-only", "readOnly", "nobody may write by this LUN", 'b'},
 		{"disk", "disk", "the `DISK`", 's'},
 	})
+	var vt int
+	cmd.Flags().IntVar(&vt, "vhost-target", 0, vhostTargetUsage)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		n, err := lunNumber(args[1])
 		if err != nil {
 			return err
 		}
 		v := values()
+		if cmd.Flags().Changed("vhost-target") {
+			v["address"] = vhostAddress(vt)
+		}
 		if len(v) == 0 {
-			return usagef("nothing is to be changed: add --read-only or --disk")
+			return usagef("nothing is to be changed: add --read-only, --disk or --vhost-target")
 		}
 		return f.run(g, cmd, api.EditOp{Action: config.Modify, Kind: "lun", Name: args[0], LUN: n, Values: v})
 	}

@@ -41,8 +41,8 @@ func (f *fake) Targets() []daemon.TargetStatus {
 func (f *fake) Exports() []daemon.ExportStatus {
 	return []daemon.ExportStatus{{Kind: "vhost", Target: "vm1", State: "connected", VHost: &daemon.VHostStatus{Started: 4}}}
 }
-func (f *fake) Sessions() []daemon.Session     { return []daemon.Session{{Target: "t"}} }
-func (f *fake) Config() daemon.ConfigText      { return daemon.ConfigText{File: "f", Text: "version: 1\n"} }
+func (f *fake) Sessions() []daemon.Session { return []daemon.Session{{Target: "t"}} }
+func (f *fake) Config() daemon.ConfigText  { return daemon.ConfigText{File: "f", Text: "version: 1\n"} }
 func (f *fake) Apply(file string, text []byte, o daemon.ApplyOptions) (*daemon.Result, error) {
 	if string(text) == "two" {
 		return nil, daemon.Errors{{Code: daemon.CodeBusy, Object: "disk a", Message: "m1", Hint: "h1"}, {Code: daemon.CodeInvalid, Object: "disk b", Message: "m2"}}

@@ -118,9 +118,9 @@ The owner, group and mode of a vhost-user socket change at once.` + howTo,
 		v := exports(e, x)
 		switch {
 		case noISCSI && len(e) > 0:
-			return usagef("--no-iscsi takes the whole export away: leave --iqn and --alias out")
+			return usagef("--no-iscsi takes the whole export away: leave the other flags out (--iqn, --alias)")
 		case noVHost && len(x) > 0:
-			return usagef("--no-vhost takes the whole export away: leave the other flags of it out")
+			return usagef("--no-vhost takes the whole export away: leave the other flags out (--vhost-…)")
 		}
 		if noISCSI {
 			v["iscsi"] = nil

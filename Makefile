@@ -115,6 +115,7 @@ soak: need-go guest-tools ## the long counts: soak tests for SECONDS (60), -race
 	CGO_ENABLED=1 GOMAXPROCS=4 VTGT_SCSITEST_SECONDS=$(SECONDS) $(GO) test -race -count=1 -timeout 3600s ./...
 	CGO_ENABLED=1 GOMAXPROCS=1 VTGT_SCSITEST_SECONDS=$(SECONDS) $(GO) test -race -count=1 -timeout 3600s ./...
 	VTGT_SCSITEST_SECONDS=$(SECONDS) $(GO) test -count=1 -timeout 600s -run TestSessionsComeAndGo ./cmd/vtgt
+	CGO_ENABLED=1 VTGT_PROP_SECONDS=300 $(GO) test -race -count=1 -timeout 1200s ./scsi/scsiprop
 	VTGT_RING_ITEMS=100000000 $(GO) test -count=1 -timeout 3600s -run TestLitmus ./vhost/vring
 	$(MAKE) fuzz-short FUZZTIME=60s
 	VTGT_GUEST=1 VTGT_POWER_ROUNDS=20 VTGT_KILL_ROUNDS=50 $(GO) test -count=1 -v -timeout 3600s -run 'TestPowerLoss|TestKilled' ./internal/guest/guesttest

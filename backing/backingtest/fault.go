@@ -81,6 +81,9 @@ func NewFault(st backing.Store) *Fault { return &Fault{Store: st} }
 // Stats are the store's.
 func (f *Fault) Stats() backing.Stats { return backing.StatsOf(f.Store) }
 
+// Space is the store's.
+func (f *Fault) Space() (backing.Space, error) { return backing.SpaceOf(f.Store) }
+
 // Inject adds a rule after those that are there.
 func (f *Fault) Inject(r Rule) {
 	f.mu.Lock()

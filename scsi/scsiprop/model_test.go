@@ -1,0 +1,176 @@
+package scsiprop
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// kind is what one command does to, or learns of, one block.
+type kind uint8
+
+const (
+	equal    kind = iota // the block holds w
+	notEqual             // it does not
+	write                // now it holds w
+	or                   // w was or'ed to it
+	swap                 // it held old, now it holds w
+	// The same for commands that did not end well: they were aborted, or the store
+	// failed. They may have happened, all the same before their end.
+	maybeWrite
+	maybeOr
+	maybeSwap
+)
+
+func (k kind) String() string {
+	return [...]string{"is", "is not", "write", "or", "swap", "write?", "or?", "swap?"}[k]
+}
+
+// fact is one kind about one block.
+type fact struct {
+	lba    int
+	kind   kind
+	w, old uint64
+	what   string // the command, for people
+}
+
+func (f fact) String() string {
+	return fmt.Sprintf("%s: block %d %v %x (%x)", f.what, f.lba, f.kind, f.w, f.old)
+}
+
+// model is one block: its state is its word. Reading is exact; what may have happened
+// leads to two states.
+func model(first uint64) porcupine.Model {
+	m := porcupine.NondeterministicModel{
+		Init: func() []any { return []any{first} },
+		Step: func(state, input, _ any) []any {
+			s, f := state.(uint64), input.(fact)
+			switch f.kind {
+			case equal:
+				if s != f.w {
+					return nil
+				}
+			case notEqual:
+				if s == f.w {
+					return nil
+				}
+			case write:
+				return []any{f.w}
+			case or:
+				return []any{s | f.w}
+			case swap:
+				if s != f.old {
+					return nil
+				}
+				return []any{f.w}
+			case maybeWrite:
+				return []any{s, f.w}
+			case maybeOr:
+				return []any{s, s | f.w}
+			case maybeSwap:
+				if s == f.old {
+					return []any{s, f.w}
+				}
+			}
+			return []any{s}
+		},
+		DescribeOperation: func(input, _ any) string { return input.(fact).String() },
+		DescribeState:     func(state any) string { return fmt.Sprintf("%x", state) },
+	}
+	return m.ToModel()
+}
+
+// history is what is known of all blocks.
+type history struct {
+	of [blocks][]porcupine.Operation
+}
+
+func (h *history) add(client int, call, ret int64, facts []fact) {
+	for _, f := range facts {
+		h.of[f.lba] = append(h.of[f.lba], porcupine.Operation{ClientId: client, Input: f, Call: call, Return: ret})
+	}
+}
+
+// checkLimit bounds the search for an order; they take milliseconds.
+const checkLimit = 60 * time.Second
+
+// check reports the blocks whose history has no order that explains it. first are the
+// words that the blocks held before.
+func (h *history) check(tb testing.TB, first *[blocks]uint64) {
+	tb.Helper()
+	for lba, ops := range h.of {
+		switch porcupine.CheckOperationsTimeout(model(first[lba]), ops, checkLimit) {
+		case porcupine.Ok:
+			continue
+		case porcupine.Unknown:
+			tb.Errorf("block %d: no answer about its %d operations within %v", lba, len(ops), checkLimit)
+			continue
+		}
+		tb.Errorf("block %d: no order explains what was seen; it held %x before", lba, first[lba])
+		for _, o := range shortest(model(first[lba]), ops) {
+			tb.Logf("  [%d, %d] nexus lane %d: %v", o.Call, o.Return, o.ClientId, o.Input)
+		}
+	}
+}
+
+// shortest cuts what nobody needs to see off the end of an illegal history.
+func shortest(m porcupine.Model, ops []porcupine.Operation) []porcupine.Operation {
+	for n := len(ops) - 1; n > 0; n-- {
+		last := 0
+		for i := range ops {
+			if ops[i].Return > ops[last].Return {
+				last = i
+			}
+		}
+		// A prefix is all that ended before some moment; what was under way then may
+		// or may not have happened: such operations must stay.
+		o := ops[last]
+		less := append(append([]porcupine.Operation(nil), ops[:last]...), ops[last+1:]...)
+		if f := o.Input.(fact); f.kind != equal && f.kind != notEqual {
+			break
+		}
+		if porcupine.CheckOperationsTimeout(m, less, checkLimit) != porcupine.Illegal {
+			break
+		}
+		ops = less
+	}
+	if len(ops) > 60 {
+		ops = ops[len(ops)-60:]
+	}
+	return ops
+}
+
+// TestModel: the model itself, on histories that are told by hand.
+func TestModel(t *testing.T) {
+	type op struct {
+		call, ret int64
+		f         fact
+	}
+	for _, c := range []struct {
+		name string
+		ops  []op
+		ok   bool
+	}{
+		{"a write is seen", []op{{1, 2, fact{kind: write, w: 7}}, {3, 4, fact{kind: equal, w: 7}}}, true},
+		{"and stays", []op{{1, 2, fact{kind: write, w: 7}}, {3, 4, fact{kind: equal, w: 7}}, {5, 6, fact{kind: equal}}}, false},
+		{"a lost one", []op{{1, 2, fact{kind: write, w: 7}}, {3, 4, fact{kind: equal}}}, false},
+		{"at once", []op{{1, 4, fact{kind: write, w: 7}}, {2, 3, fact{kind: equal}}}, true},
+		{"an aborted one may be lost", []op{{1, 2, fact{kind: maybeWrite, w: 7}}, {3, 4, fact{kind: equal}}}, true},
+		{"or not", []op{{1, 2, fact{kind: maybeWrite, w: 7}}, {3, 4, fact{kind: equal, w: 7}}}, true},
+		{"but not come late", []op{{1, 2, fact{kind: maybeWrite, w: 7}}, {3, 4, fact{kind: equal}}, {5, 6, fact{kind: equal, w: 7}}}, false},
+		{"two swaps of one value", []op{{1, 4, fact{kind: swap, w: 7}}, {2, 3, fact{kind: swap, w: 8}}}, false},
+		{"one fails", []op{{1, 4, fact{kind: swap, w: 7}}, {2, 3, fact{kind: notEqual}}}, true},
+		{"or", []op{{1, 2, fact{kind: or, w: 6}}, {3, 4, fact{kind: or, w: 1}}, {5, 6, fact{kind: equal, w: 7}}}, true},
+		{"a lost or", []op{{1, 4, fact{kind: or, w: 6}}, {2, 3, fact{kind: or, w: 1}}, {5, 6, fact{kind: equal, w: 6}}}, false},
+	} {
+		var h history
+		for _, o := range c.ops {
+			h.add(0, o.call, o.ret, []fact{o.f})
+		}
+		if got := porcupine.CheckOperations(model(0), h.of[0]); got != c.ok {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}

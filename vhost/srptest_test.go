@@ -238,6 +238,9 @@ func TestCarrier(t *testing.T) {
 		features uint64
 		open     func(testing.TB, *loop.Group, int64) (backing.Store, error)
 	}{{"Mem", allOn, mem}, {"File", allOn, file}, {"Plain", 1 << virtioscsi.FeatureVersion1, mem}} {
+		if testing.Short() && c.name != "Mem" {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) {
 			srptest.Run(t, srptest.Config{Carrier: newLink(c.features), New: newSlot, Open: c.open})
 		})

@@ -1,6 +1,13 @@
 # vtgt: `make` lists the targets. GNU make, a POSIX shell; packages: deps.txt.
 
+# make demo SHELL=1 means a console in the guest, not the shell of recipes.
+ifeq ($(origin SHELL) $(SHELL),command line 1)
+override SHELL := /bin/sh
+DEMO     := -shell
+else
 SHELL    := /bin/sh
+DEMO     :=
+endif
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 SYSCONFDIR ?= /etc
@@ -24,7 +31,7 @@ version := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 tools   := $(GO) run ./internal/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help deps toolchain need-go build run test test-unit test-full test-one-cpu test-race-short test-guest bench-once race lint fuzz-short soak conformance bench install clean
+.PHONY: help deps toolchain need-go build run demo test test-unit test-full test-one-cpu test-race-short test-guest bench-once race lint fuzz-short soak conformance bench install clean
 
 help: ## this list
 	@echo 'vtgt $(version): make TARGET'
@@ -55,6 +62,9 @@ build: need-go ## bin/vtgt: one static binary, version stamped
 
 run: build ## build, then serve a 1 GiB sparse disk under .vtgt/ on 127.0.0.1 (no root)
 	bin/vtgt run
+
+demo: build guest-tools ## a Linux guest in QEMU (TCG, no KVM, no root) with a vtgt disk; SHELL=1: with a console
+	@$(tools)/demo -vtgt bin/vtgt $(DEMO)
 
 test: ## everything once: lint, unit, clients, race, fuzz, conformance, benchmarks (< 15 min on 2 cores)
 	$(MAKE) lint

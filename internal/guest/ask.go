@@ -82,6 +82,15 @@ func (vm *VM) spawn(q agent.Request) (int, error) {
 	return r.PID, nil
 }
 
+// Shell runs a program on the guest's console until it ends (Options.Terminal).
+func (vm *VM) Shell(args ...string) error {
+	_, err := vm.Do(agent.Request{Op: agent.Shell, Args: args}, 24*time.Hour)
+	return err
+}
+
+// Done is closed when QEMU has ended.
+func (vm *VM) Done() <-chan struct{} { return vm.done }
+
 // Signal sends a signal to a program that Spawn started, and waits for its end
 // where limit is not 0 (whole seconds).
 func (vm *VM) Signal(pid, signal int, limit time.Duration) error {

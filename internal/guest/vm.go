@@ -36,6 +36,9 @@ type Options struct {
 	Forward map[int]int
 	// Args are further arguments for QEMU.
 	Args []string
+	// Terminal gives the guest's console to this process's terminal instead of to
+	// VM.Console and console.log; C-a x ends QEMU.
+	Terminal bool
 	// Boot bounds the time to the agent's first word; 0 means 120 s (TCG on a
 	// busy machine).
 	Boot time.Duration
@@ -75,15 +78,18 @@ func Boot(o Options) (*VM, error) {
 	}
 	life, boot := orDefault(o.Life, 10*time.Minute), orDefault(o.Boot, 2*time.Minute)
 	vm := &VM{cmd: exec.Command(qemu[0], append(qemu[1:len(qemu):len(qemu)], o.arguments(rd, life)...)...), done: make(chan struct{})}
-	log, err := os.Create(filepath.Join(o.Dir, "console.log"))
-	if err != nil {
-		return nil, err
+	vm.cmd.Stdin, vm.cmd.Stdout, vm.cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if !o.Terminal {
+		log, err := os.Create(filepath.Join(o.Dir, "console.log"))
+		if err != nil {
+			return nil, err
+		}
+		vm.console.log = log
+		vm.cmd.Stdin, vm.cmd.Stdout, vm.cmd.Stderr = nil, &vm.console, &vm.console
 	}
-	vm.console.log = log
-	vm.cmd.Stdout, vm.cmd.Stderr = &vm.console, &vm.console
 	theirs, err := vm.connect()
 	if err != nil {
-		_ = log.Close()
+		vm.console.close()
 		return nil, err
 	}
 	vm.cmd.ExtraFiles = []*os.File{theirs} // agentFD
@@ -117,10 +123,14 @@ func (o *Options) arguments(initramfs string, life time.Duration) []string {
 	if accel == "" {
 		accel = "tcg,thread=multi"
 	}
+	console := "stdio"
+	if o.Terminal {
+		console = "mon:stdio"
+	}
 	mem := orDefault(o.MemMB, 256)
 	args := []string{"-accel", accel, "-cpu", "max", "-smp", strconv.Itoa(orDefault(o.CPUs, 1)), "-nodefaults", "-display", "none", "-no-reboot",
 		"-m", strconv.Itoa(mem) + "M", "-object", fmt.Sprintf("memory-backend-memfd,id=m,size=%dM,share=on", mem), "-numa", "node,memdev=m",
-		"-serial", "stdio", "-chardev", fmt.Sprintf("socket,id=agent,fd=%d", agentFD), "-serial", "chardev:agent",
+		"-serial", console, "-chardev", fmt.Sprintf("socket,id=agent,fd=%d", agentFD), "-serial", "chardev:agent",
 		"-kernel", o.Image.Kernel.Image, "-initrd", initramfs,
 		// Ten seconds more than the host's own limit, which says more.
 		"-append", fmt.Sprintf("console=ttyS0 quiet panic=-1 no_timer_check mitigations=off net.ifnames=0 %s=%d", agent.LifeParam, int(life.Seconds())+10)}

@@ -19,6 +19,7 @@ const (
 	Check    Op = "check"    // read it back and compare
 	Direct   Op = "direct"   // read Size bytes of Path past the page cache
 	Log      Op = "log"      // the kernel's log
+	Shell    Op = "shell"    // run Args on the console's terminal to its end, without a bound
 	Poweroff Op = "poweroff" // answer, then power off
 )
 

@@ -39,6 +39,27 @@ func execute(q *agent.Request) (out []byte, code int, err error) {
 	return out, 0, err
 }
 
+// shell runs a program on the console, which is its controlling terminal.
+func shell(args []string) error {
+	if len(args) == 0 {
+		return errors.New("no program is named")
+	}
+	tty, err := os.OpenFile("/dev/ttyS0", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return err
+	}
+	defer tty.Close()
+	c := exec.Command(args[0], args[1:]...)
+	c.Stdin, c.Stdout, c.Stderr = tty, tty, tty
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	err = c.Run()
+	var ee *exec.ExitError
+	if errors.As(err, &ee) {
+		return nil // however the user has ended it
+	}
+	return err
+}
+
 // spawn starts a program that goes on by itself; what it prints goes to the console.
 func (sv *server) spawn(q *agent.Request) (int, error) {
 	args := q.Args

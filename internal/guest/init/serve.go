@@ -25,6 +25,8 @@ func (sv *server) serve(q *agent.Request) *agent.Response {
 	case agent.Ping, agent.Poweroff:
 	case agent.Exec:
 		r.Out, r.Exit, err = execute(q)
+	case agent.Shell:
+		err = shell(q.Args)
 	case agent.Spawn:
 		r.PID, err = sv.spawn(q)
 	case agent.Signal:

@@ -36,7 +36,10 @@ type Export struct {
 	log   journal
 	count counters
 
-	mu        sync.Mutex
+	mu sync.Mutex
+
+	goneWait, drainWait time.Duration
+
 	targets   []TargetPort
 	dev       *device
 	listeners map[*net.UnixListener]struct{}
@@ -65,6 +68,7 @@ func NewExport(c Config) (*Export, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	e := &Export{
+		goneWait: goneWait, drainWait: drainWait,
 		conf: c, log: journal{log: c.Log}, targets: slices.Clone(c.Targets), deadline: c.Deadline,
 		listeners: make(map[*net.UnixListener]struct{}), closed: make(chan struct{}),
 	}
@@ -141,23 +145,25 @@ func (e *Export) Close(deadline time.Duration) (stuck int) {
 		<-over
 	}
 	// closing keeps everybody else from dev.
-	e.stuck = e.dev.close(left(until))
-	e.free(e.dev, until)
+	e.stuck = e.retire(e.dev, until)
 	close(e.closed)
 	return e.stuck
 }
 
-// free gives d's addresses back: generations that were retired are given back by
-// goroutines of their own. What a stuck request may still touch stays for good.
-func (e *Export) free(d *device, until time.Time) {
+// retire ends d, whose rings have all been closed, and tells what is stuck.
+func (e *Export) retire(d *device, until time.Time) (stuck int) {
+	stuck = int(d.stuck()) // of the rings' requests; close says what else there is
+	stuck += d.close(left(until))
+	// Generations that were retired are given back by goroutines of their own. What a
+	// stuck request may still touch stays for good.
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		err := d.memory().Close()
 		if err == nil {
-			return
+			return stuck
 		}
-		if d.stuck() > 0 || time.Until(until) <= 0 {
-			e.conf.Log.Warn("vhost-user: guest memory stays mapped", "export", e.conf.Name, "why", err)
-			return
+		if stuck > 0 || time.Until(until) <= 0 {
+			e.conf.Log.Warn("vhost-user: addresses of guest memory stay taken", "export", e.conf.Name, "stuck", stuck, "why", err)
+			return stuck
 		}
 		time.Sleep(pause)
 	}

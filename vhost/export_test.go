@@ -25,6 +25,7 @@ type house struct {
 	testing.TB
 	group *loop.Group
 	log   logBuffer
+	pins  bool // held stores say that they do direct I/O
 }
 
 // logBuffer keeps what was logged.
@@ -128,6 +129,9 @@ func (h *house) export(name string, change ...func(*Config)) *flat {
 	}
 	if c.Deadline != 0 {
 		store = f.hold // tests with a deadline hold requests
+		if h.pins {
+			store = pinStore{f.hold}
+		}
 	}
 	f.unit, err = scsi.NewUnit(scsi.UnitConfig{Name: name, Vendor: "vtgt", Product: "disk", Revision: "1", Serial: name, BlockSize: 512, Thin: true}, store)
 	if err != nil {

@@ -69,7 +69,7 @@ func (s *session) getInflightFD(m *incoming) error {
 		return fmt.Errorf("making an inflight region: %w", err)
 	}
 	d.Size, d.Off = uint64(n), 0
-	return s.c.reply(m.Request, d.Append(nil), fd)
+	return s.reply(m.Request, d.Append(nil), fd)
 }
 
 // setInflightFD takes a region, which need not be one of ours: what stands in it is

@@ -119,7 +119,10 @@ func (e *Export) occupied() bool {
 
 // vacant waits a little for the end of the session that there is.
 func (e *Export) vacant() error {
-	t := time.NewTimer(goneWait)
+	e.mu.Lock()
+	gone, drain := e.goneWait, e.drainWait
+	e.mu.Unlock()
+	t := time.NewTimer(gone)
 	defer t.Stop()
 	for drains := false; ; drains = true {
 		e.mu.Lock()
@@ -132,7 +135,7 @@ func (e *Export) vacant() error {
 			if nc != nil {
 				return fmt.Errorf("pid %d is connected already: an export serves one guest", pid)
 			}
-			t.Reset(drainWait)
+			t.Reset(drain)
 		}
 		select {
 		case <-over:
@@ -154,9 +157,7 @@ func (e *Export) renew() error {
 	if n := e.dev.stuck(); n > 0 {
 		return fmt.Errorf("the export has failed (%w), and %d of its requests are still with the store", why, n)
 	}
-	until := time.Now().Add(e.conf.Deadline)
-	e.dev.close(e.conf.Deadline)
-	e.free(e.dev, until)
+	e.retire(e.dev, time.Now().Add(e.conf.Deadline))
 	d, err := e.newDevice()
 	if err != nil {
 		return fmt.Errorf("after a failure (%w) the export cannot be set up again: %w", why, err)

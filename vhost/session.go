@@ -90,7 +90,7 @@ func (s *session) handle(m *incoming) error {
 	if d, ok := err.(*declined); ok {
 		s.note(m.Request, d)
 		if !replied && s.wantsAck(m) {
-			return s.c.reply(m.Request, proto.AppendU64(nil, 1), -1)
+			return s.reply(m.Request, proto.AppendU64(nil, 1), -1)
 		}
 		return nil
 	}
@@ -98,10 +98,10 @@ func (s *session) handle(m *incoming) error {
 		return err
 	}
 	if err != nil {
-		_ = s.c.reply(m.Request, proto.AppendU64(nil, 1), -1)
+		_ = s.reply(m.Request, proto.AppendU64(nil, 1), -1)
 		return err
 	}
-	return s.c.reply(m.Request, proto.AppendU64(nil, 0), -1)
+	return s.reply(m.Request, proto.AppendU64(nil, 0), -1)
 }
 
 func (s *session) wantsAck(m *incoming) bool {
@@ -175,7 +175,7 @@ func (s *session) dispatch(m *incoming) error {
 
 	case proto.GetConfig:
 		// An empty answer is the error.
-		if err := s.c.reply(m.Request, nil, -1); err != nil {
+		if err := s.reply(m.Request, nil, -1); err != nil {
 			return err
 		}
 	default:
@@ -187,12 +187,18 @@ func (s *session) dispatch(m *incoming) error {
 	return &declined{fmt.Errorf("it was not offered")}
 }
 
+// reply answers a request, when Status shows what it has done.
+func (s *session) reply(r proto.Request, body []byte, fd int) error {
+	s.publish()
+	return s.c.reply(r, body, fd)
+}
+
 // number answers m with v.
 func (s *session) number(m *incoming, v uint64) error {
 	if err := proto.ParseEmpty(m.body); err != nil {
 		return broken(m, err)
 	}
-	return s.c.reply(m.Request, proto.AppendU64(nil, v), -1)
+	return s.reply(m.Request, proto.AppendU64(nil, v), -1)
 }
 
 // broken is err, of m's body, as what it is; nil for nil.
@@ -275,6 +281,7 @@ func (s *session) end(deadline time.Duration) (stuck int) {
 			shut(r.err)
 		}
 	}
+	s.counted(stuck)
 	if s.mem != nil {
 		s.mem.Retire(nil)
 	}
@@ -284,6 +291,19 @@ func (s *session) end(deadline time.Duration) (stuck int) {
 	s.rings, s.mem, s.inf = nil, nil, nil
 	s.publish()
 	return stuck
+}
+
+// counted waits until the device's count shows stuck requests: it is published at the
+// end of a loop's round.
+func (s *session) counted(stuck int) {
+	if stuck == 0 {
+		return
+	}
+	for range 2 {
+		for _, l := range s.e.conf.Group.Loops() {
+			l.Do(func() {})
+		}
+	}
 }
 
 // left is the time until t, never so little that it would mean something else.

@@ -274,14 +274,15 @@ func (s *session) getVringBase(m *incoming) error {
 		return err
 	}
 	v := proto.VringState{Index: uint32(q.vq.index), Num: uint32(q.base)}
-	return s.c.reply(m.Request, v.Append(nil), -1)
+	return s.reply(m.Request, v.Append(nil), -1)
 }
 
 // stop stops q, if it runs. After it the front end brings a new kick, and a new call.
 func (s *session) stop(q *setup, deadline time.Duration) error {
 	if q.vq.started() {
 		s.e.total(q.vq)
-		base, _, err := q.vq.stop(deadline)
+		base, stuck, err := q.vq.stop(deadline)
+		s.counted(stuck)
 		if err != nil {
 			return err
 		}

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/vhost/vhosttest"
 )
@@ -159,15 +158,6 @@ func TestRemoveAtDeadline(t *testing.T) {
 		f.ready(c)
 		f.settles("two regions and nothing stuck", func(st Status) bool { return st.Failed == nil && st.Stuck == 0 && st.Regions == 2 })
 	}
-}
-
-// pinStore says that it does direct I/O.
-type pinStore struct{ backing.Store }
-
-func (s pinStore) Info() *backing.Info {
-	i := *s.Store.Info()
-	i.Pins = true
-	return &i
 }
 
 // TestPinned: memory that the kernel has pinned cannot be cut off. The export fails, is

@@ -36,10 +36,9 @@ type Export struct {
 	log   journal
 	count counters
 
-	mu sync.Mutex
-
-	goneWait, drainWait time.Duration
-
+	mu        sync.Mutex
+	goneWait  time.Duration
+	drainWait time.Duration
 	targets   []TargetPort
 	dev       *device
 	listeners map[*net.UnixListener]struct{}

@@ -130,7 +130,7 @@ func (h *house) export(name string, change ...func(*Config)) *flat {
 	if c.Deadline != 0 {
 		store = f.hold // tests with a deadline hold requests
 		if h.pins {
-			store = pinStore{f.hold}
+			store = pinStore{f.hold, true}
 		}
 	}
 	f.unit, err = scsi.NewUnit(scsi.UnitConfig{Name: name, Vendor: "vtgt", Product: "disk", Revision: "1", Serial: name, BlockSize: 512, Thin: true}, store)

@@ -179,9 +179,9 @@ func TestHugePages(t *testing.T) {
 	}
 }
 
-// TestTruncate has one guest take its memory away while requests are in the store, and
+// TestMemoryTaken has one guest take its memory away while requests are in the store, and
 // another one that must not notice.
-func TestTruncate(t *testing.T) {
+func TestMemoryTaken(t *testing.T) {
 	for _, what := range []string{"memory", "inflight"} {
 		t.Run(what, func(t *testing.T) {
 			h := newHouse(t)

@@ -56,7 +56,7 @@ var completed = regexp.MustCompile(`Run completed in ([0-9.]+) seconds`)
 // drive sends n requests and returns the time they took and the client's own
 // processor time.
 func drive(ctx context.Context, url string, c cell, n int) (took, cpu time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	args := []string{"bench", "-f", "raw", "-c", strconv.Itoa(n), "-d", strconv.Itoa(c.Depth),
 		"-s", strconv.Itoa(c.Block), "-S", strconv.Itoa(c.step())}
@@ -65,7 +65,7 @@ func drive(ctx context.Context, url string, c cell, n int) (took, cpu time.Durat
 	}
 	cmd := exec.CommandContext(ctx, "qemu-img", append(args, url)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	cmd.WaitDelay = 2 * time.Second
+	cmd.WaitDelay = 30 * time.Second
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {

@@ -33,7 +33,7 @@ func main() {
 	flag.StringVar(&families, "families", "*", "globs of SUITE or SUITE.NAME, separated by commas")
 	flag.StringVar(&names, "configs", "A,B,C,D", "disk configurations")
 	flag.IntVar(&o.jobs, "jobs", 4, "tests at a time, each with disks of its own")
-	flag.DurationVar(&o.limit, "timeout", 30*time.Second, "limit of one test")
+	flag.DurationVar(&o.limit, "timeout", 5*time.Minute, "limit of one test")
 	flag.BoolVar(&o.strict, "strict", false, "judge a peer like vtgt")
 	flag.BoolVar(&o.verbose, "v", false, "print what failed tests printed")
 	flag.Parse()

@@ -33,25 +33,30 @@ func main() {
 	if err != nil {
 		fatal(err)
 	}
-	ran, failed := 0, 0
+	ran := 0
+	var failed []string // told last, too: a log may be cut down to its end
 	for _, t := range targets {
 		if !re.MatchString(t.pkg + "." + t.name) {
 			continue
 		}
 		ran++
-		err := fuzz(t, *each)
-		if errors.Is(err, errDeadline) {
-			// A target that hangs ends the same way again.
+		out, err := fuzz(t, *each)
+		for n := 0; n < 4 && errors.Is(err, errDeadline); n++ {
+			// A target that hangs ends the same way each time.
 			fmt.Printf("%s\tthe fuzzer ran into its own deadline without a finding: once more\n", t.name)
-			err = fuzz(t, *each)
+			out, err = fuzz(t, *each)
 		}
 		if err != nil {
-			failed++
-			fmt.Printf("FAIL\t%s.%s: %v\n", t.pkg, t.name, err)
+			verdict := fmt.Sprintf("FAIL\t%s.%s: %v\n", t.pkg, t.name, err)
+			fmt.Print(verdict)
+			failed = append(failed, verdict+last(out, 20))
 		}
 	}
-	fmt.Printf("fuzz: %d targets, %s each, %d failed\n", ran, *each, failed)
-	if failed > 0 || ran == 0 {
+	fmt.Printf("fuzz: %d targets, %s each, %d failed\n", ran, *each, len(failed))
+	for _, f := range failed {
+		fmt.Print(f)
+	}
+	if len(failed) > 0 || ran == 0 {
 		os.Exit(1)
 	}
 }
@@ -102,10 +107,17 @@ func ranOut(out string) bool {
 // was still busy, which it does now and then; no input was found to fail.
 var errDeadline = errors.New("context deadline exceeded, no failing input")
 
-func fuzz(t target, each time.Duration) error {
+// last gives the last n lines, each indented.
+func last(out string, n int) string {
+	ls := strings.Split(strings.TrimSpace(out), "\n")
+	return "  " + strings.Join(ls[max(0, len(ls)-n):], "\n  ") + "\n"
+}
+
+// fuzz runs t and gives what it printed.
+func fuzz(t target, each time.Duration) (string, error) {
 	// The compiler may need its time first; the go command's own limit does not
 	// cover a fuzzing run.
-	ctx, cancel := context.WithTimeout(context.Background(), each+5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), each+20*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.String(),
 		// Minimising an interesting input may take longer than the whole run.
@@ -129,7 +141,7 @@ func fuzz(t target, each time.Duration) error {
 	}
 	fmt.Printf("%s\t%s\n", t.name, strings.Join(lines, "\n"))
 	if err != nil && ranOut(out.String()) {
-		return errDeadline
+		return out.String(), errDeadline
 	}
-	return err
+	return out.String(), err
 }

@@ -45,6 +45,13 @@ type Server struct {
 	stop func()        // asks it to end
 }
 
+// startLimit and endLimit are for what hangs: on a busy machine a start has been seen
+// to take several seconds.
+const (
+	startLimit = 2 * time.Minute
+	endLimit   = time.Minute
+)
+
 const iqn = "iqn.2026-11.org.vtgt.tools:"
 
 // URL is how libiscsi names a disk.
@@ -81,11 +88,11 @@ func (s *Server) Close() error {
 	select {
 	case <-s.exit:
 		return nil
-	case <-time.After(10 * time.Second):
+	case <-time.After(endLimit):
 	}
 	s.cmd.Process.Kill()
 	<-s.exit
-	return fmt.Errorf("%s did not end within 10s when asked to and was killed\n%s", s.Name, s.Log())
+	return fmt.Errorf("%s did not end within %v when asked to and was killed\n%s", s.Name, endLimit, s.Log())
 }
 
 // start runs the program with its output in dir, and waits until it listens.
@@ -109,7 +116,7 @@ func (s *Server) start(dir, program string, args ...string) error {
 		s.cmd.Wait()
 		close(s.exit)
 	}()
-	for end := time.Now().Add(15 * time.Second); ; {
+	for end := time.Now().Add(startLimit); ; {
 		c, err := net.DialTimeout("tcp", s.addr, time.Second)
 		if err == nil {
 			c.Close()
@@ -123,7 +130,7 @@ func (s *Server) start(dir, program string, args ...string) error {
 		if time.Now().After(end) {
 			s.cmd.Process.Kill()
 			<-s.exit
-			return fmt.Errorf("%s does not listen on %s after 15s\n%s", s.Name, s.addr, s.Log())
+			return fmt.Errorf("%s does not listen on %s after %v\n%s", s.Name, s.addr, startLimit, s.Log())
 		}
 	}
 }
@@ -150,7 +157,7 @@ func find(program, pkg string) (string, error) {
 }
 
 func version(program string, args ...string) string {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
 	if err != nil {

@@ -32,7 +32,7 @@ func Tgtd(dir string, disks []Disk) (*Server, error) {
 	s := &Server{Name: "tgtd", Version: "tgtd " + version(daemon, "--version"), addr: addr, lun: 1}
 	adm := func(args ...string) error {
 		// tgtadm waits for ever for a tgtd that ended while it asked.
-		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		out, err := exec.CommandContext(ctx, admin, append([]string{"-C", control}, args...)...).CombinedOutput()
 		if err != nil {

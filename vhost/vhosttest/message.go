@@ -297,7 +297,7 @@ func (c *Client) sync() error {
 func (c *Client) WaitClosed() error {
 	for {
 		r, err := c.Receive()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -79,4 +79,8 @@ const (
 	// that has stopped, and no other task starts before it ends (PREEMPT AND
 	// ABORT, which ends some of them).
 	cmdPreempt
+	// cmdStandby: runs in the access state standby too, cmdAnyAccess in each (SPC-4
+	// §5.15.2.4).
+	cmdStandby
+	cmdAnyAccess
 )

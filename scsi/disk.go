@@ -69,6 +69,9 @@ func newDisk(u *Unit) deviceServer {
 		} else {
 			have |= featForgets
 		}
+		if u.conf.SetAccess {
+			have |= featSetAccess
+		}
 	}
 	for i := range diskTable {
 		r := &diskTable[i]

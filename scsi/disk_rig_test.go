@@ -20,6 +20,8 @@ type rigStore struct {
 	b     []byte
 	info  backing.Info
 	later bool
+	// hold, where set, keeps an operation in the store until it is closed.
+	hold  chan struct{}
 	quiet bool // does not record
 	// fail decides the outcome of an operation; nil: all succeed.
 	fail func(op *backing.Op) error
@@ -65,10 +67,17 @@ type rigQueue struct {
 
 func (q *rigQueue) Submit(op *backing.Op) bool {
 	q.s.do(op)
-	if !q.s.later {
+	if !q.s.later && q.s.hold == nil {
 		return true
 	}
 	q.ops = append(q.ops, op)
+	if hold := q.s.hold; hold != nil {
+		go func() {
+			<-hold
+			q.l.Post(&q.n)
+		}()
+		return false
+	}
 	if len(q.ops) == 1 {
 		q.l.Post(&q.n)
 	}
@@ -159,6 +168,8 @@ type rigNexus struct {
 	nx *Nexus
 	ln *Lane
 	l  *loop.Loop
+	// lun is where do sends commands.
+	lun LUN
 }
 
 type rigFE struct {
@@ -263,7 +274,7 @@ func (n *rigNexus) do(cdb string, out []byte, room int) *rigCall {
 	if out != nil {
 		v = [][]byte{out}
 	}
-	return n.run(LUN{}, b, v, [][]byte{make([]byte, room)})
+	return n.run(n.lun, b, v, [][]byte{make([]byte, room)})
 }
 
 func (n *rigNexus) run(lun LUN, cdb []byte, out, in [][]byte) *rigCall {

@@ -61,8 +61,7 @@ func scan(t *testing.T, file string, n *rigNexus, thin bool) {
 			if got != "05 20/00" {
 				t.Errorf("%s: %s", line, got)
 			}
-		case cdb[0] == 0xa3 && cdb[1] == 0x0a, // REPORT TARGET PORT GROUPS
-			cdb[0] == 0x12 && cdb[1] == 1 && !knownVPD(cdb[2]),
+		case cdb[0] == 0x12 && cdb[1] == 1 && !knownVPD(cdb[2]),
 			(cdb[0] == 0x1a || cdb[0] == 0x5a) && cdb[3] != 0:
 			if !strings.HasPrefix(got, "05 24/00") {
 				t.Errorf("%s: %s", line, got)

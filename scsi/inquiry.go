@@ -48,6 +48,10 @@ func standardInquiry(dst []byte, c *UnitConfig, protocol uint8) {
 		dst[1] = 0x80
 	}
 	inquiryHead(dst)
+	dst[5] = 0x10 // TPGS: implicit
+	if c.SetAccess {
+		dst[5] = 0x30 // and explicit
+	}
 	putPadded(dst[8:16], c.Vendor)
 	putPadded(dst[16:32], c.Product)
 	putPadded(dst[32:36], c.Revision)
@@ -135,7 +139,7 @@ func (t *Task) inquiryVPD(page byte, alloc int64) {
 	case vpdSerial:
 		b = appendVPDSerial(b, c)
 	case vpdIdentification:
-		b = appendVPDIdentification(b, c, t.portConf())
+		b = appendVPDIdentification(b, c, t.portConf(), t.target().Group())
 	case vpdExtended:
 		b = appendVPDExtended(b, t.unit.info())
 	case vpdModePolicy:

@@ -80,6 +80,7 @@ func (n *Nexus) connect(ln *Lane, lun uint16) *laneUnit {
 		nu.ua.add(initialUA)
 		u.tellAbsent(nu)
 		nu.judgeConflict()
+		nu.judgeAccess()
 		n.units[u] = nu
 		u.nexuses = append(u.nexuses, nu)
 	}

@@ -10,6 +10,11 @@ import (
 // TargetConfig describes a target.
 type TargetConfig struct {
 	Name string
+	// Group is the target port group identifier of all the target's ports,
+	// another one than that of other targets with the same units; 0: 1.
+	Group uint16
+	// Access is the group's access state to begin with.
+	Access AccessState
 	// Log gets what an operator should know; nil: silence.
 	Log *slog.Logger
 }
@@ -25,12 +30,13 @@ type Target struct {
 	mu       sync.Mutex // first of Target.mu, Nexus.mu, Unit.mu
 	ports    []*Port
 	removing map[*Unit]int // removals, of all or of some nexuses, under way
+	access   AccessState
 	closed   bool
 }
 
 // NewTarget makes a target without LUNs and ports.
 func NewTarget(c TargetConfig) *Target {
-	tg := &Target{conf: c, noUnit: newDisk(nil), removing: make(map[*Unit]int)}
+	tg := &Target{conf: c, noUnit: newDisk(nil), removing: make(map[*Unit]int), access: c.Access}
 	tg.lunMap.Store(&lunMap{})
 	return tg
 }

@@ -55,6 +55,7 @@ func (tg *Target) Map(lun uint16, u *Unit, o MapOptions) error {
 		return fmt.Errorf("disk %s: %w", u.Name(), ErrClosed)
 	}
 	u.targets[tg] = lun
+	u.groups[tg] = groupAccess{state: tg.access}
 	u.mu.Unlock()
 	tg.setMapLocked(m.with(e), u)
 	return nil
@@ -226,6 +227,7 @@ func (tg *Target) removeUnit(u *Unit, deadline time.Duration, j *joint) bool {
 	tg.eachNexusLocked(func(n *Nexus) { ns = append(ns, n) })
 	u.mu.Lock()
 	delete(u.targets, tg)
+	delete(u.groups, tg)
 	u.mu.Unlock()
 	tg.setMapLocked(m.without(i), u)
 	tg.mu.Unlock()

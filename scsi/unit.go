@@ -42,6 +42,8 @@ type UnitConfig struct {
 	// Deadline is how long PREEMPT AND ABORT waits for the tasks that it aborts
 	// to leave the store; 0: DefaultDeadline.
 	Deadline time.Duration
+	// SetAccess: initiators may change access states by SET TARGET PORT GROUPS.
+	SetAccess bool
 	// Memory keeps what initiators may have saved (mode pages, …); nil: nothing
 	// can be saved, and initiators are told so.
 	Memory Memory
@@ -87,8 +89,9 @@ type Unit struct {
 
 	lanes    []*laneUnit
 	nexuses  []*nexusUnit
-	targets  map[*Target]uint16 // with the LUN
-	reserved *nexusUnit         // holds it by RESERVE
+	targets  map[*Target]uint16      // with the LUN
+	groups   map[*Target]groupAccess // access states, see alua.go
+	reserved *nexusUnit              // holds it by RESERVE
 	pr       prState
 	stop     stopState
 	shared   bool
@@ -141,6 +144,7 @@ func NewUnit(c UnitConfig, st backing.Store) (*Unit, error) {
 		backing:   st,
 		blockSize: c.BlockSize,
 		targets:   make(map[*Target]uint16),
+		groups:    make(map[*Target]groupAccess),
 		writers:   make(map[*Nexus]bool),
 		shared:    c.Shared,
 	}

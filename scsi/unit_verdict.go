@@ -10,6 +10,11 @@ import "sync/atomic"
 const (
 	// verdictUA: a unit attention is pending.
 	verdictUA = 1 << iota
+	// verdictStandby, verdictUnavailable, verdictOffline: the access state of
+	// the nexus's target port group.
+	verdictStandby
+	verdictUnavailable
+	verdictOffline
 	// verdictRead, verdictWrite: a reservation of another nexus conflicts
 	// with commands of conflictRead, of conflictWrite.
 	verdictRead
@@ -19,6 +24,9 @@ const (
 	// verdictLost: what should have persisted of reservations is lost.
 	verdictLost
 )
+
+// verdictAccess are the bits of access states.
+const verdictAccess = verdictStandby | verdictUnavailable | verdictOffline
 
 // nexusUnit is the pair of a nexus and a unit, shared by the nexus's lanes.
 type nexusUnit struct {
@@ -36,6 +44,7 @@ type nexusUnit struct {
 	// Guarded by Unit.mu.
 
 	ua       uaQueue
+	access   uint32 // verdictStandby, …; see alua.go
 	conflict uint32 // the verdict but for verdictUA
 	// The last move of epoch was byOther; clearedUA tells those that had announced
 	// tasks only.
@@ -45,7 +54,7 @@ type nexusUnit struct {
 
 // setVerdict brings the word up to date. Unit.mu is held.
 func (nu *nexusUnit) setVerdict() {
-	v := nu.conflict
+	v := nu.conflict | nu.access
 	if nu.ua.n > 0 {
 		v |= verdictUA
 	}
@@ -66,6 +75,12 @@ func (nu *nexusUnit) judge(t *Task, v uint32) bool {
 	}
 	if c == nil {
 		return true
+	}
+	if v&verdictAccess != 0 {
+		if asc := refuses(c, v); asc != 0 {
+			t.check(Sense{Key: NotReady, ASC: asc})
+			return false
+		}
 	}
 	if v&verdictLost != 0 && !t.whileLost() {
 		t.check(Sense{Key: DataProtect, ASC: ascReservationInfoLost})

@@ -88,12 +88,9 @@ const (
 	maxDesignatorName = 252
 )
 
-// targetPortGroup is the one group that all ports are in while there is no
-// asymmetric access.
-const targetPortGroup = 1
-
-// appendVPDIdentification appends page 83h, device identification (SPC-4 §7.8.6).
-func appendVPDIdentification(b []byte, c *UnitConfig, p *PortConfig) []byte {
+// appendVPDIdentification appends page 83h, device identification (SPC-4 §7.8.6), as
+// it is at port p of target port group group.
+func appendVPDIdentification(b []byte, c *UnitConfig, p *PortConfig, group uint16) []byte {
 	b = appendPage(b, vpdIdentification)
 	// NAA first: it is what systems prefer, and some look at the first only.
 	b = append(b, codeBinary, assocUnit|designatorNAA, 0, 8)
@@ -115,7 +112,7 @@ func appendVPDIdentification(b []byte, c *UnitConfig, p *PortConfig) []byte {
 	b = append(b, proto|codeBinary, piv|assocPort|designatorRelPort, 0, 4)
 	b = binary.BigEndian.AppendUint32(b, uint32(p.RelID))
 	b = append(b, proto|codeBinary, piv|assocPort|designatorGroup, 0, 4)
-	b = binary.BigEndian.AppendUint32(b, targetPortGroup)
+	b = binary.BigEndian.AppendUint32(b, uint32(group))
 
 	b = appendPortName(b, p)
 	b = appendName(b, proto|codeUTF8, piv|assocDevice|designatorName, 0, p.DeviceName, p.maxName())

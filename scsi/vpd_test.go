@@ -30,13 +30,13 @@ func TestVPDGolden(t *testing.T) {
 	}{
 		{"00", appendVPDSupported(nil), "00 00 000a 00 80 83 86 87 88 b0 b1 b2 b6"},
 		{"80", appendVPDSerial(nil, thin), "00 80 0004 534e3432"},
-		{"83", appendVPDIdentification(nil, thin, &goldenPort), `
+		{"83", appendVPDIdentification(nil, thin, &goldenPort, 0x103), `
 			00 83 006c
 			01 03 00 08  31 23 45 67 89 ab cd ef               # NAA 3h
 			02 01 00 0c  56 54 47 54 20 20 20 20  53 4e 34 32  # T10 vendor id
 			03 08 00 18  6e 61 61 2e 33 31 32 33 34 35 36 37 38 39 61 62 63 64 65 66 00 00 00 00
 			51 94 00 04  00 00 00 02                           # relative target port
-			51 95 00 04  00 00 00 01                           # target port group
+			51 95 00 04  00 00 01 03                           # target port group
 			53 98 00 14  69 71 6e 2e 61 3a 62 2c 74 2c 30 78 30 30 30 31 00 00 00 00
 			53 a8 00 08  69 71 6e 2e 61 3a 62 00`},
 		{"86", appendVPDExtended(nil, info), "00 86 003c 00 07 01 01 00 00 0000 00 60" + zeros[:50*2]},
@@ -83,7 +83,7 @@ func TestVPDIdentificationLimits(t *testing.T) {
 		{RelID: 1, Protocol: protocolSRP, Name: strings.Repeat("n", 61), DeviceName: strings.Repeat("d", 59)},
 		{},
 	} {
-		b := appendVPDIdentification(nil, c, &p)
+		b := appendVPDIdentification(nil, c, &p, 1)
 		if len(b) > maxVPD || int(b[2])<<8|int(b[3]) != len(b)-4 {
 			t.Fatalf("length %d, told %x", len(b), b[2:4])
 		}

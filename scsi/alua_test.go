@@ -151,6 +151,9 @@ func TestAccessStates(t *testing.T) {
 			t.Errorf("%v: only %d of the commands are there", s.state, seen)
 		}
 		// The other path does not care.
+		for a.do("00 00 00 00 00 00", nil, 0).outcome()[:2] == "06" {
+			// what the commands of b changed
+		}
 		a.expect("good", "28 00 00000000 00 0001 00", nil, 512)
 	}
 	// A nexus to come finds the state.
@@ -208,7 +211,7 @@ func TestSetAccessWaits(t *testing.T) {
 // Written from SPC-4 §6.45.
 func TestSetPortGroups(t *testing.T) {
 	_, a, _, _ := twoPaths(t, goldenConf(), newRigStore(1<<20))
-	a.expect("05 20/00", "a4 0a 00 00 0000 00000000 00 00", nil, 0)
+	a.expect("05 24/00 cdb 1.4", "a4 0a 00 00 0000 00000000 00 00", nil, 0)
 	if got := a.expect("good", "12 00 00 00ff 00", nil, 255).in()[5]; got != 0x10 {
 		t.Errorf("TPGS %02x", got)
 	}

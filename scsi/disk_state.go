@@ -27,6 +27,11 @@ type diskState struct {
 	// logBase are the counters as they were when LOG SELECT reset those of a log
 	// page; Unit.mu.
 	logBase map[byte]logCounts
+	// ident is the identifying information, newIdent what it is about to be.
+	ident    atomic.Pointer[identity]
+	newIdent *identity
+	// clock is the clock that an initiator has set; nil: the host's.
+	clock atomic.Pointer[clock]
 	// saveErr: that something could not be saved was logged.
 	saveErr atomic.Bool
 	// prevent are the nexuses that prevent medium removal; Unit.mu. One that is

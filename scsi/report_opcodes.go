@@ -2,8 +2,8 @@ package scsi
 
 import "encoding/binary"
 
-// REPORT SUPPORTED OPERATION CODES (SPC-4 §6.34) and REPORT SUPPORTED TASK
-// MANAGEMENT FUNCTIONS (§6.35). All of the former comes from the command table.
+// REPORT SUPPORTED OPERATION CODES (SPC-4 §6.34): all of it comes from the command
+// table.
 
 const (
 	opcodeDescLen  = 8
@@ -108,18 +108,4 @@ func appendOneOpcode(b []byte, r *command, rctd bool) []byte {
 		b = appendTimeouts(b)
 	}
 	return b
-}
-
-func runReportTMFs(t *Task) {
-	b := t.scratch(16)
-	clear(b)
-	// ATS, ATSS, CTSS, LURS, QTS, TRS; no clear ACA: NORMACA is zero.
-	b[0] = 0x80 | 0x40 | 0x10 | 0x08 | 0x04 | 0x02
-	b[1] = 0x07 // QAES, QTSS, ITNRS
-	n := 4
-	if t.CDB[2]&0x80 != 0 { // REPD: no timeouts to tell
-		b[3] = 12
-		n = 16
-	}
-	t.reply(b[:n], lenBytes6x4(t))
 }

@@ -163,6 +163,9 @@ func (m *TMF) start(u *Unit, b barrier) {
 
 // manage starts m. TMComplete: what was started decides.
 func (n *Nexus) manage(m *TMF) TMResponse {
+	if !m.Func.supported() {
+		return TMNotSupported
+	}
 	luns := n.LUNs()
 	switch m.Func {
 	case TargetWarmReset, TargetColdReset:
@@ -179,9 +182,6 @@ func (n *Nexus) manage(m *TMF) TMResponse {
 				apply: func(b *barrier) { nu.lost() }})
 		}
 		return TMComplete
-	case AbortTask, AbortTaskSet, ClearTaskSet, LUNReset, QueryTask, QueryTaskSet, QueryAsyncEvent, ClearACA:
-	default:
-		return TMNotSupported
 	}
 
 	num, ok := m.LUN.Number()
@@ -219,9 +219,6 @@ func (n *Nexus) manage(m *TMF) TMResponse {
 		if nu == nil || nu.verdict.Load()&verdictUA != 0 {
 			return TMSucceeded
 		}
-	case ClearACA:
-		// NormACA is zero: there is no ACA condition to clear.
-		return TMNotSupported
 	}
 	return TMComplete
 }

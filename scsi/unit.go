@@ -161,6 +161,9 @@ func NewUnit(c UnitConfig, st backing.Store) (*Unit, error) {
 	if err := u.loadModes(); err != nil {
 		return nil, err
 	}
+	if err := u.loadIdentity(); err != nil {
+		return nil, err
+	}
 	u.stopWatch = st.Watch(func(*backing.Info) { u.resized() })
 	u.resized()
 	return u, nil

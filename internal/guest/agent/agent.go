@@ -20,6 +20,8 @@ const (
 	Direct   Op = "direct"   // read Size bytes of Path past the page cache
 	Log      Op = "log"      // the kernel's log
 	Shell    Op = "shell"    // run Args on the console's terminal to its end, without a bound
+	Work     Op = "work"     // start Jobs verifying writers on Path (see Worked)
+	Worked   Op = "worked"   // how they are: a Progress; with Stop after they have ended
 	Poweroff Op = "poweroff" // answer, then power off
 )
 
@@ -37,6 +39,8 @@ type Request struct {
 	Direct  bool     `json:",omitempty"` // O_DIRECT
 	Sync    bool     `json:",omitempty"` // fsync at the end
 	Create  bool     `json:",omitempty"` // Fill makes the file
+	Jobs    int      `json:",omitempty"` // writers of Work
+	Stop    bool     `json:",omitempty"` // Worked ends them first
 	Seconds int      `json:",omitempty"` // bound on Exec (0: 60) and Signal
 	PID     int      `json:",omitempty"`
 	Signal  int      `json:",omitempty"`

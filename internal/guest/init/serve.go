@@ -16,6 +16,7 @@ import (
 // server answers requests, one at a time.
 type server struct {
 	spawned map[int]chan struct{} // by PID, closed at the program's end
+	work    *work
 }
 
 func (sv *server) serve(q *agent.Request) *agent.Response {
@@ -53,6 +54,10 @@ func (sv *server) serve(q *agent.Request) *agent.Response {
 		err = direct(q.Path, q.Size)
 	case agent.Log:
 		r.Out, err = kernelLog()
+	case agent.Work:
+		sv.work, err = startWork(q)
+	case agent.Worked:
+		r.Out, err = sv.work.worked(q.Stop)
 	default:
 		err = fmt.Errorf("unknown operation %q", q.Op)
 	}

@@ -1,0 +1,25 @@
+package guest
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/vtgt/vtgt/internal/guest/agent"
+)
+
+// Work starts verifying writers on q.Path, see agent.Progress; one run at a time.
+func (vm *VM) Work(q agent.Request) error {
+	q.Op = agent.Work
+	_, err := vm.Do(q, time.Minute)
+	return err
+}
+
+// Worked tells how the writers are; with stop it waits for their end, limit at most,
+// and has every slot checked.
+func (vm *VM) Worked(stop bool, limit time.Duration) (p agent.Progress, err error) {
+	r, err := vm.Do(agent.Request{Op: agent.Worked, Stop: stop}, limit)
+	if err != nil {
+		return p, err
+	}
+	return p, json.Unmarshal(r.Out, &p)
+}

@@ -9,6 +9,11 @@ import (
 	"github.com/vtgt/vtgt/vhost/vring"
 )
 
+// inflightEntries is for how many entries of a ring we make room at least: what QEMU
+// lets any ring have. QEMU asks for its property virtqueue_size (128), but a driver may
+// set a ring's size to something else: 256 was seen with QEMU 10.
+const inflightEntries = 1024
+
 // inflight is the region in which requests in flight are recorded for the process that
 // comes after us. It is mapped like guest memory, since the front end can take it away
 // in the same ways. A nil one records nothing.
@@ -59,7 +64,7 @@ func (s *session) getInflightFD(m *incoming) error {
 	if err := s.checkInflight(d); err != nil {
 		return err
 	}
-	n := vring.InflightSize(int(d.Queues), int(d.QueueSize))
+	n := vring.InflightSize(int(d.Queues), max(int(d.QueueSize), inflightEntries))
 	fd, err := sys.NewMemfd("vtgt-inflight", int64(n))
 	if err != nil {
 		return fmt.Errorf("making an inflight region of %d bytes: %w", n, err)
@@ -85,10 +90,12 @@ func (s *session) setInflightFD(m *incoming) error {
 	if len(m.fds) != 1 {
 		return &violation{fmt.Errorf("SET_INFLIGHT_FD with %d descriptors instead of one", len(m.fds))}
 	}
-	n := uint64(vring.InflightSize(int(d.Queues), int(d.QueueSize)))
-	if d.Size < n {
-		return &violation{fmt.Errorf("SET_INFLIGHT_FD with a region of %d bytes: %d rings of %d entries need %d", d.Size, d.Queues, d.QueueSize, n)}
+	size := vring.InflightEntries(d.Size, int(d.Queues))
+	if size < int(d.QueueSize) {
+		return &violation{fmt.Errorf("SET_INFLIGHT_FD with a region of %d bytes: %d rings of %d entries need %d", d.Size, d.Queues, d.QueueSize,
+			vring.InflightSize(int(d.Queues), int(d.QueueSize)))}
 	}
+	n := uint64(vring.InflightSize(int(d.Queues), size))
 	for _, q := range s.rings {
 		if q != nil && q.vq.started() {
 			return running(m, q)
@@ -100,7 +107,7 @@ func (s *session) setInflightFD(m *incoming) error {
 	}
 	b, err := mm.Slice(0, n)
 	if err == nil {
-		f := &inflight{m: mm, b: b, queues: int(d.Queues), size: int(d.QueueSize)}
+		f := &inflight{m: mm, b: b, queues: int(d.Queues), size: size}
 		if _, err = f.part(0); err == nil {
 			s.inf.retire()
 			s.inf = f

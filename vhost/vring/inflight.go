@@ -24,6 +24,20 @@ const (
 // (GET_INFLIGHT_FD).
 func InflightSize(queues, size int) int { return queues * inflightStride(size) }
 
+// InflightEntries is the largest size for which InflightSize of queues is at most n
+// bytes: the other way round, with which a region that comes back tells what it was
+// made for. 0: none.
+func InflightEntries(n uint64, queues int) int {
+	if queues < 1 {
+		return 0
+	}
+	stride := n / uint64(queues) &^ (infAlign - 1)
+	if stride < infDesc+infDescSize {
+		return 0
+	}
+	return int(min((stride-infDesc)/infDescSize, MaxSize))
+}
+
 func inflightStride(size int) int {
 	return (infDesc + infDescSize*size + infAlign - 1) &^ (infAlign - 1)
 }

@@ -312,3 +312,27 @@ func index(s []uint16, v uint16) int {
 	}
 	return -1
 }
+
+// TestInflightEntries: a region's size tells how it is divided, the same each time.
+func TestInflightEntries(t *testing.T) {
+	for _, queues := range []int{1, 2, 3, 18, 1026} {
+		for _, size := range []int{1, 2, 64, 128, 256, 1024, 32768} {
+			n := vring.InflightSize(queues, size)
+			got := vring.InflightEntries(uint64(n), queues)
+			if got < size || vring.InflightSize(queues, got) != n {
+				t.Errorf("%d queues of %d: %d bytes say %d entries, which need %d", queues, size, n, got, vring.InflightSize(queues, got))
+			}
+		}
+	}
+	for _, n := range []uint64{0, 63, 1 << 63} {
+		if got := vring.InflightEntries(n, 0); got != 0 {
+			t.Errorf("no queues in %d bytes: %d entries", n, got)
+		}
+	}
+	if got := vring.InflightEntries(63, 1); got != 0 {
+		t.Errorf("63 bytes: %d entries", got)
+	}
+	if got := vring.InflightEntries(1<<63, 2); got != vring.MaxSize {
+		t.Errorf("2^63 bytes: %d entries", got)
+	}
+}

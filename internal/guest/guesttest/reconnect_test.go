@@ -95,7 +95,7 @@ func TestReconnect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, bad := range []string{"I/O error", "abort", "reset", "Sense Key"} {
+	for _, bad := range []string{"I/O error", "abort", "Sense Key", "timed out", "offline"} {
 		if lines := linesWith(log, "sd 0:", bad); len(lines) > 0 {
 			t.Errorf("the guest's log: %q", lines)
 		}

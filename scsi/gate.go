@@ -118,8 +118,8 @@ type taskSched struct {
 	slow   bool
 	listed bool // in laneUnit.tasks
 	cancel bool // its store operation is to be cancelled
-	again  bool // was held: goes on by laneUnit.again
-	lossy  bool // held, and its operation must not be repeated
+	again  bool // was held, or has yielded: goes on by laneUnit.again
+	ended  bool // again goes on with the next step, it does not repeat the operation
 	head   bool // placed in Unit.heads
 	alone  bool // is Unit.alone
 	holds  bool // counted in Unit.holds

@@ -291,10 +291,15 @@ func (lu *laneUnit) protected() Sense {
 	return Sense{Key: DataProtect, ASC: ASCWriteProtected}
 }
 
+// inlineSteps is how many operations of one task the store may answer inline before
+// others have their turn on the loop. A piece of stepBytes takes some 20 us, a VERIFY
+// may have millions of them.
+const inlineSteps = 8
+
 // run is the trampoline: it runs f, starts the store operation that f asked for,
 // and goes on with the next step while the store answers inline.
 func (ln *Lane) run(t *Task, f step) {
-	for {
+	for n := 1; ; n++ {
 		if !t.Mapped {
 			f(t)
 		} else if gmem.Try(f, t) != nil {
@@ -314,8 +319,22 @@ func (ln *Lane) run(t *Task, f step) {
 		if (t.op.Err != nil || t.op.N != t.op.Len) && t.lu.failed(t) {
 			return
 		}
+		if n == inlineSteps {
+			t.lu.yield(t)
+			return
+		}
 		f = t.next
 	}
+}
+
+// yield has t go on with its next step in a later round of the loop. Until then it
+// is found in the lane's list like a task in the store, and can be aborted.
+func (lu *laneUnit) yield(t *Task) {
+	u := lu.unit
+	t.sched.again, t.sched.ended = true, true
+	u.mu.Lock()
+	u.sendMail(t)
+	u.mu.Unlock()
 }
 
 // start gives t.op to the store; true: it has ended already.

@@ -202,7 +202,7 @@ func (lu *laneUnit) failed(t *Task) bool {
 		return false
 	}
 	t.sched.state = stHeld
-	t.sched.lossy = lossy
+	t.sched.ended = lossy
 	u.stop.held++
 	lu.held++
 	first := !u.stop.on
@@ -240,12 +240,12 @@ func (lu *laneUnit) resumeHeld() {
 	}
 }
 
-// again goes on with a task that was held. On the lane's loop, without Unit.mu.
+// again goes on with a task that was held or has yielded. On the lane's loop, without Unit.mu.
 func (lu *laneUnit) again(t *Task) {
 	s := &t.sched
 	s.again = false
-	if s.lossy {
-		s.lossy = false
+	if s.ended {
+		s.ended = false
 		lu.lane.run(t, t.next)
 		return
 	}

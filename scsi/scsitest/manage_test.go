@@ -270,6 +270,29 @@ func TestFunctions(t *testing.T) {
 	}
 }
 
+// TestReportedFunctions: REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS (SPC-4 §6.35) says
+// what is so.
+func TestReportedFunctions(t *testing.T) {
+	h := newHeld(t)
+	e := h.a.Do([]byte{0xa3, 0x0d, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0}, nil, 4)
+	if e.Status != scsi.StatusGood || e.InLen != 4 {
+		t.Fatal(e.Status, e.InLen)
+	}
+	said := e.DataIn[0]
+	for _, c := range []struct {
+		f        scsi.TMFunc
+		at, mask byte
+	}{
+		{scsi.AbortTask, 0, 0x80}, {scsi.AbortTaskSet, 0, 0x40}, {scsi.ClearACA, 0, 0x20}, {scsi.ClearTaskSet, 0, 0x10},
+		{scsi.LUNReset, 0, 0x08}, {scsi.QueryTask, 0, 0x04}, {scsi.TargetWarmReset, 0, 0x02},
+		{scsi.QueryAsyncEvent, 1, 0x04}, {scsi.QueryTaskSet, 1, 0x02}, {scsi.NexusReset, 1, 0x01},
+	} {
+		if got, want := said[c.at]&c.mask != 0, h.a.Manage(c.f, 0, 0) != scsi.TMNotSupported; got != want {
+			t.Errorf("%v: reported %v, is %v", c.f, got, want)
+		}
+	}
+}
+
 // TestNexusReset: it ends what the nexus holds: RESERVE and the prevention of
 // medium removal.
 func TestNexusReset(t *testing.T) {

@@ -224,6 +224,52 @@ func TestRangeVerify(t *testing.T) {
 	h.b.want(verify)
 }
 
+// TestYield: a command that takes for ever, of which the store answers every step
+// inline, leaves its loop to others and can be aborted.
+func TestYield(t *testing.T) {
+	g, err := loop.NewGroup(loop.Config{Loops: 1, Strict: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := backing.Open("null:", backing.Options{Size: 1 << 50})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := NewRig(t, g, st, scsi.UnitConfig{})
+	_, p := r.Target("one", 0)
+	i := NewInitiator(t, p, "a", g.Loops()[0], 0)
+	i.ClearUA()
+	verify := func() *scsi.Task { // 2 TiB
+		return i.Start(scsi.Simple, []byte{0x8f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0}, nil, 0)
+	}
+	v := verify()
+	for range 3 {
+		s := i.Start(scsi.Simple, read(7), nil, 512)
+		i.want(s)
+	}
+	if r := i.Manage(scsi.QueryTask, v.Tag, 0); r != scsi.TMSucceeded {
+		t.Fatal(r)
+	}
+	if r := i.Manage(scsi.AbortTask, v.Tag, 0); r != scsi.TMComplete {
+		t.Fatal(r)
+	}
+	i.wantAborted(1)
+	o := verify()
+	if r := i.Manage(scsi.LUNReset, 0, 0); r != scsi.TMComplete {
+		t.Fatal(r)
+	}
+	if e := i.Ended(); e != o || !e.Aborted {
+		t.Fatal(e.Status)
+	}
+	// The loss of the nexus, too.
+	i.ClearUA()
+	verify()
+	r.Wait("Nexus.Close", func(done func(int)) { i.Nexus.Close(0, done) })
+	i.wantAborted(1)
+	r.Close()
+	closeAll(t, st, g)
+}
+
 // TestACA: there never is an ACA condition.
 func TestACA(t *testing.T) {
 	h := newHeld(t)

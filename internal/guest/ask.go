@@ -11,6 +11,13 @@ import (
 	"github.com/vtgt/vtgt/internal/guest/agent"
 )
 
+// answerTime is how long the agent may take to answer what it does at once, and
+// runTime how long a program may run in the guest: TCG on a busy machine is slow.
+const (
+	answerTime = 5 * time.Minute
+	runTime    = 5 * time.Minute
+)
+
 // Do sends one request and waits for its answer. An answer with Err set is an error.
 // After a request that was not answered in time the agent may be busy for good;
 // later requests then fail in the same way.
@@ -49,10 +56,10 @@ func (vm *VM) Do(q agent.Request, limit time.Duration) (*agent.Response, error) 
 // ErrExit is a program in the guest that did not exit with 0.
 var ErrExit = errors.New("exit status is not 0")
 
-// Run runs a program in the guest to its end, a minute at most, and returns what
+// Run runs a program in the guest to its end, runTime at most, and returns what
 // it printed.
 func (vm *VM) Run(args ...string) (string, error) {
-	r, err := vm.Do(agent.Request{Op: agent.Exec, Args: args}, 90*time.Second)
+	r, err := vm.Do(agent.Request{Op: agent.Exec, Args: args, Seconds: int(runTime.Seconds())}, answerTime+runTime)
 	if err != nil {
 		return "", err
 	}
@@ -75,7 +82,7 @@ func (vm *VM) SpawnNoSync(args ...string) (int, error) {
 }
 
 func (vm *VM) spawn(q agent.Request) (int, error) {
-	r, err := vm.Do(q, time.Minute)
+	r, err := vm.Do(q, answerTime)
 	if err != nil {
 		return 0, err
 	}
@@ -94,7 +101,7 @@ func (vm *VM) Done() <-chan struct{} { return vm.done }
 // Signal sends a signal to a program that Spawn started, and waits for its end
 // where limit is not 0 (whole seconds).
 func (vm *VM) Signal(pid, signal int, limit time.Duration) error {
-	_, err := vm.Do(agent.Request{Op: agent.Signal, PID: pid, Signal: signal, Seconds: int(limit.Seconds())}, limit+time.Minute)
+	_, err := vm.Do(agent.Request{Op: agent.Signal, PID: pid, Signal: signal, Seconds: int(limit.Seconds())}, limit+answerTime)
 	return err
 }
 
@@ -107,25 +114,25 @@ func (vm *VM) Insmod(k *Kernel, params string, names ...string) error {
 	for i, f := range files {
 		files[i] = moduleDir + filepath.Base(f)
 	}
-	_, err = vm.Do(agent.Request{Op: agent.Insmod, Args: files, Data: []byte(params)}, time.Minute)
+	_, err = vm.Do(agent.Request{Op: agent.Insmod, Args: files, Data: []byte(params)}, answerTime)
 	return err
 }
 
 // Mount mounts what source names at target; options may be empty.
 func (vm *VM) Mount(source, target, fstype, options string) error {
-	_, err := vm.Do(agent.Request{Op: agent.Mount, Args: []string{source, target, fstype, options}}, time.Minute)
+	_, err := vm.Do(agent.Request{Op: agent.Mount, Args: []string{source, target, fstype, options}}, answerTime)
 	return err
 }
 
 // Umount unmounts target.
 func (vm *VM) Umount(target string) error {
-	_, err := vm.Do(agent.Request{Op: agent.Umount, Path: target}, time.Minute)
+	_, err := vm.Do(agent.Request{Op: agent.Umount, Path: target}, answerTime)
 	return err
 }
 
 // Read returns a file of the guest.
 func (vm *VM) Read(path string) (string, error) {
-	r, err := vm.Do(agent.Request{Op: agent.Get, Path: path}, time.Minute)
+	r, err := vm.Do(agent.Request{Op: agent.Get, Path: path}, answerTime)
 	if err != nil {
 		return "", err
 	}
@@ -134,26 +141,26 @@ func (vm *VM) Read(path string) (string, error) {
 
 // Put writes a file in the guest, mode 0600, and makes its folder.
 func (vm *VM) Put(path, text string) error {
-	_, err := vm.Do(agent.Request{Op: agent.Put, Path: path, Data: []byte(text)}, time.Minute)
+	_, err := vm.Do(agent.Request{Op: agent.Put, Path: path, Data: []byte(text)}, answerTime)
 	return err
 }
 
 // PutSync replaces a file in the guest and makes it stable.
 func (vm *VM) PutSync(path, text string) error {
-	_, err := vm.Do(agent.Request{Op: agent.Put, Path: path, Data: []byte(text), Sync: true}, time.Minute)
+	_, err := vm.Do(agent.Request{Op: agent.Put, Path: path, Data: []byte(text), Sync: true}, answerTime)
 	return err
 }
 
 // ReadDirect reads n bytes at the start of path past the page cache: a disk that path
 // names gets a command.
 func (vm *VM) ReadDirect(path string, n int) error {
-	_, err := vm.Do(agent.Request{Op: agent.Direct, Path: path, Size: n}, time.Minute)
+	_, err := vm.Do(agent.Request{Op: agent.Direct, Path: path, Size: n}, answerTime)
 	return err
 }
 
 // Log is the kernel's log.
 func (vm *VM) Log() (string, error) {
-	r, err := vm.Do(agent.Request{Op: agent.Log}, time.Minute)
+	r, err := vm.Do(agent.Request{Op: agent.Log}, answerTime)
 	if err != nil {
 		return "", err
 	}
@@ -162,7 +169,7 @@ func (vm *VM) Log() (string, error) {
 
 // Glob returns the paths that match pattern.
 func (vm *VM) Glob(pattern string) ([]string, error) {
-	r, err := vm.Do(agent.Request{Op: agent.Glob, Path: pattern}, time.Minute)
+	r, err := vm.Do(agent.Request{Op: agent.Glob, Path: pattern}, answerTime)
 	if err != nil || len(r.Out) == 0 {
 		return nil, err
 	}

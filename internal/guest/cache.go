@@ -17,9 +17,9 @@ import (
 
 const (
 	// toolTime bounds one run of apt, dpkg-deb, xz or go.
-	toolTime = 5 * time.Minute
+	toolTime = 20 * time.Minute
 	// lockTime bounds the wait for another process that fills the same cache.
-	lockTime = 10 * time.Minute
+	lockTime = 30 * time.Minute
 )
 
 // Cache is a folder of downloaded and unpacked Debian packages. Several processes
@@ -170,7 +170,7 @@ func run(dir, name string, arg ...string) error {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, arg...)
 	cmd.Dir = dir
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = 30 * time.Second
 	if b, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("guest: %s %s: %w: %s", name, strings.Join(arg, " "), err, b)
 	}

@@ -164,7 +164,7 @@ func GoBuild(out, pkg string) error {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS=linux", "GOARCH=amd64")
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = 30 * time.Second
 	if b, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("guest: go build %s: %w: %s", pkg, err, b)
 	}

@@ -39,10 +39,10 @@ type Options struct {
 	// Terminal gives the guest's console to this process's terminal instead of to
 	// VM.Console and console.log; C-a x ends QEMU.
 	Terminal bool
-	// Boot bounds the time to the agent's first word; 0 means 120 s (TCG on a
-	// busy machine).
+	// Boot bounds the time to the agent's first word; 0 means 10 minutes (TCG
+	// on a busy machine; some 5 s on an idle one).
 	Boot time.Duration
-	// Life bounds the life of the whole guest; 0 means 10 minutes.
+	// Life bounds the life of the whole guest; 0 means 40 minutes.
 	Life time.Duration
 }
 
@@ -76,7 +76,7 @@ func Boot(o Options) (*VM, error) {
 			return nil, err
 		}
 	}
-	life, boot := orDefault(o.Life, 10*time.Minute), orDefault(o.Boot, 2*time.Minute)
+	life, boot := orDefault(o.Life, 40*time.Minute), orDefault(o.Boot, 10*time.Minute)
 	vm := &VM{cmd: exec.Command(qemu[0], append(qemu[1:len(qemu):len(qemu)], o.arguments(rd, life)...)...), done: make(chan struct{})}
 	vm.cmd.Stdin, vm.cmd.Stdout, vm.cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if !o.Terminal {
@@ -205,13 +205,13 @@ func (vm *VM) PID() int { return vm.cmd.Process.Pid }
 // Poweroff shuts the guest down and waits for QEMU to end.
 func (vm *VM) Poweroff() error {
 	defer vm.Kill()
-	if _, err := vm.Do(agent.Request{Op: agent.Poweroff}, time.Minute); err != nil {
+	if _, err := vm.Do(agent.Request{Op: agent.Poweroff}, answerTime); err != nil {
 		return err
 	}
 	select {
 	case <-vm.done:
 		return nil
-	case <-time.After(time.Minute):
+	case <-time.After(answerTime):
 		return errors.New("guest: QEMU did not end after power-off")
 	}
 }

@@ -73,7 +73,7 @@ func connect(addr string, isid byte) (*iscsitest.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Timeout = 30 * time.Second // TCG on a busy machine
+	c.Timeout = patience
 	err = c.Login(iscsitest.Login{InitiatorName: initiatorName, TargetName: crashIQN, ISID: [6]byte{0x80, 0, 1, 0, 0, isid}})
 	if err != nil {
 		_ = c.Close()
@@ -118,7 +118,7 @@ func (w *writers) wait(t *testing.T) {
 			if errors.As(err, &se) || errors.Is(err, iscsitest.ErrTarget) {
 				t.Errorf("before the crash: %v", err)
 			}
-		case <-time.After(time.Minute):
+		case <-time.After(2 * patience):
 			t.Fatal("a writer hangs")
 		}
 	}
@@ -127,7 +127,7 @@ func (w *writers) wait(t *testing.T) {
 // busy waits until each book has n more acknowledgements than before.
 func busy(t *testing.T, w *writers, books []*ledger.Ledger, before []int, n int) {
 	t.Helper()
-	for end := time.Now().Add(90 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		slow := ""
 		for i, b := range books {
 			if a := b.Acks() - before[i]; a < n {

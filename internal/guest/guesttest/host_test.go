@@ -56,7 +56,7 @@ func (h *host) portal() string { return fmt.Sprintf("127.0.0.1:%d", h.port) }
 
 // config completes a configuration; DIR in body is the host's folder.
 func (h *host) config(body string) string {
-	return fmt.Sprintf("version: 1\n%s\niscsi: {portals: [%q]}\napi: {socket: %q}\nstate: %q\n",
+	return fmt.Sprintf("version: 1\n%s\niscsi: {portals: [%q], loginTimeout: 2m, pingTimeout: 2m}\napi: {socket: %q}\nstate: %q\n",
 		strings.ReplaceAll(body, "DIR", h.dir), h.portal(), h.socket, filepath.Join(h.dir, "state"))
 }
 
@@ -91,8 +91,8 @@ func (h *host) start() {
 	case <-done:
 		time.Sleep(50 * time.Millisecond) // the rest of its log
 		h.t.Fatalf("vtgt ended: %v\n%s", cmd.ProcessState, h.text())
-	case <-time.After(30 * time.Second):
-		h.t.Fatalf("vtgt is not ready after 30 s\n%s", h.text())
+	case <-time.After(patience):
+		h.t.Fatalf("vtgt is not ready\n%s", h.text())
 	}
 }
 
@@ -132,7 +132,7 @@ func (h *host) stop() {
 	_ = h.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-h.done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		h.t.Fatal("vtgt does not end after SIGTERM")
 	}
 	if c := h.cmd.ProcessState.ExitCode(); c != 0 {
@@ -143,7 +143,7 @@ func (h *host) stop() {
 
 // try runs a client command.
 func (h *host) try(args ...string) (out, errOut string, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, h.bin, args...)
 	cmd.Env = append(os.Environ(), "VTGT_SOCKET="+h.socket)

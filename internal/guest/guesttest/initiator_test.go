@@ -98,6 +98,10 @@ var digests = settings{
 	{"node.conn[0].iscsi.DataDigest", "CRC32C"},
 }
 
+// peerTime is how long initiator and target wait for each other, s: on a busy machine
+// the other is late, not gone.
+const peerTime = "120"
+
 // iscsistart logs in without a daemon.
 func (g *linux) iscsistart(iqn string, port int, s settings) (string, error) {
 	var options [][2]string
@@ -110,6 +114,7 @@ func (g *linux) iscsistart(iqn string, port int, s settings) (string, error) {
 // iscsistartAs is iscsistart with options of its own.
 func (g *linux) iscsistartAs(iqn string, port int, options [][2]string) (string, error) {
 	args := []string{"/sbin/iscsistart", "-i", initiatorName, "-t", iqn, "-g", "1", "-a", hostAddress, "-p", fmt.Sprint(port)}
+	options = append(options, [2]string{"-P", "node.conn[0].timeo.login_timeout=" + peerTime}, [2]string{"-P", "node.conn[0].timeo.noop_out_timeout=" + peerTime})
 	for _, o := range options {
 		args = append(args, o[0], o[1])
 	}
@@ -144,7 +149,7 @@ func (g *linux) logout(iqn string, port int) error {
 // session finds the session of a target in sysfs: its folder and its number.
 func (g *linux) session(iqn string) (dir, number string) {
 	g.t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(200 * time.Millisecond) {
 		for _, d := range g.glob("/sys/class/iscsi_session/session*") {
 			if name, err := g.vm.Read(d + "/targetname"); err == nil && strings.TrimSpace(name) == iqn {
 				return d, strings.TrimPrefix(d, "/sys/class/iscsi_session/session")
@@ -168,7 +173,7 @@ func (g *linux) glob(pattern string) []string {
 // disk waits for the disk of a LUN and returns its kernel name.
 func (g *linux) disk(session, lun string) string {
 	g.t.Helper()
-	p, err := g.vm.Await(session+"/device/target*/*:"+lun+"/block/*", 30*time.Second)
+	p, err := g.vm.Await(session+"/device/target*/*:"+lun+"/block/*", patience)
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -178,7 +183,7 @@ func (g *linux) disk(session, lun string) string {
 // logged waits for text in the kernel's log after mark bytes of it.
 func (g *linux) logged(mark int, text string) {
 	g.t.Helper()
-	poll(g.t, 20*time.Second, "the kernel's log has "+text, func() error {
+	poll(g.t, "the kernel's log has "+text, func() error {
 		l, err := g.vm.Log()
 		if err != nil {
 			return err

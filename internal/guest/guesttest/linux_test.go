@@ -118,7 +118,7 @@ func TestLinux(t *testing.T) {
 		if err := os.Truncate(filepath.Join(h.dir, "data.img"), size); err != nil {
 			t.Fatal(err)
 		}
-		poll(t, 20*time.Second, "vtgt sees the new size", func() error {
+		poll(t, "vtgt sees the new size", func() error {
 			if n := h.disks()["data"].Size; n != size {
 				return fmt.Errorf("it is %d", n)
 			}
@@ -171,11 +171,11 @@ func (g *linux) step(h *host, name string, f func(t *testing.T)) {
 func (g *linux) startDaemon() {
 	g.t.Helper()
 	// One attempt, so that a wrong password is refused once and at once.
-	g.put("/etc/iscsi/iscsid.conf", "node.startup = manual\nnode.session.initial_login_retry_max = 1\nnode.conn[0].timeo.login_timeout = 30\n")
+	g.put("/etc/iscsi/iscsid.conf", "node.startup = manual\nnode.session.initial_login_retry_max = 1\nnode.conn[0].timeo.login_timeout = "+peerTime+"\nnode.conn[0].timeo.noop_out_timeout = "+peerTime+"\n")
 	if _, err := g.vm.Spawn("/sbin/iscsid", "-f"); err != nil {
 		g.t.Fatal(err)
 	}
-	poll(g.t, 30*time.Second, "iscsid listens", func() error {
+	poll(g.t, "iscsid listens", func() error {
 		s, err := g.vm.Read("/proc/net/unix")
 		if err == nil && !strings.Contains(s, "ISCSIADM_ABSTRACT_NAMESPACE") {
 			err = fmt.Errorf("no socket")
@@ -236,7 +236,7 @@ func (g *linux) fileSystem(t *testing.T, dev string, seed uint64) {
 func (g *linux) pattern(t *testing.T, op agent.Op, q agent.Request) {
 	t.Helper()
 	q.Op = op
-	if _, err := g.vm.Do(q, 2*time.Minute); err != nil {
+	if _, err := g.vm.Do(q, patience); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -97,16 +97,20 @@ func freePort(t *testing.T) int {
 	return ln.Addr().(*net.TCPAddr).Port
 }
 
-// poll tries f until it returns nil, at most for limit.
-func poll(t *testing.T, limit time.Duration, what string, f func() error) {
+// patience bounds every wait, for what hangs: a guest of TCG on a busy machine may take
+// its time.
+const patience = 5 * time.Minute
+
+// poll tries f until it returns nil.
+func poll(t *testing.T, what string, f func() error) {
 	t.Helper()
-	for end := time.Now().Add(limit); ; time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(200 * time.Millisecond) {
 		err := f()
 		if err == nil {
 			return
 		}
 		if time.Now().After(end) {
-			t.Fatalf("%s: not within %v: %v", what, limit, err)
+			t.Fatalf("%s: not within %v: %v", what, patience, err)
 		}
 	}
 }

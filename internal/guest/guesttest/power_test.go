@@ -135,10 +135,10 @@ func (s *station) boot() {
 	s.ok(vm.Put("/proc/sys/vm/dirty_writeback_centisecs", "0"))
 	// What nobody syncs is to be lost: neither the kernel's flusher nor the
 	// journal's own commits come to help.
-	s.ok(vm.Mount(device(0), guestData, "ext4", "commit=300"))
+	s.ok(vm.Mount(device(0), guestData, "ext4", "commit=3600"))
 	for i, p := range promises {
 		if !p.block {
-			s.ok(vm.Mount(device(i+1), folder(p), "ext4", "commit=300"))
+			s.ok(vm.Mount(device(i+1), folder(p), "ext4", "commit=3600"))
 		}
 	}
 }
@@ -156,7 +156,7 @@ func (s *station) serve(spawn func(...string) (int, error)) {
 	pid, err := spawn(guestVtgt, "serve", "--config", guestConfig)
 	s.ok(err)
 	s.pid = pid
-	poll(s.t, 90*time.Second, "vtgt serves in the guest", func() error {
+	poll(s.t, "vtgt serves in the guest", func() error {
 		c, err := connect(s.addr(), 97)
 		if err == nil {
 			_ = c.Close()
@@ -182,7 +182,7 @@ func (s *station) cut(rng *rand.Rand, keep float64) (lost int64) {
 // config is the configuration in the guest.
 func (s *station) config(extra int) string {
 	return "version: 1\n" + crashConfig(store, extra) +
-		"iscsi: {portals: [\"0.0.0.0:3260\"]}\napi: {socket: " + guestSocket + "}\nstate: " + guestData + "/state\n"
+		"iscsi: {portals: [\"0.0.0.0:3260\"], loginTimeout: 2m, pingTimeout: 2m}\napi: {socket: " + guestSocket + "}\nstate: " + guestData + "/state\n"
 }
 
 // apply gives vtgt a configuration that it has not read from its own file, and returns
@@ -247,7 +247,7 @@ func TestPowerLoss(t *testing.T) {
 			go func() {
 				defer close(late)
 				if vm.Put(guestNew, text) == nil {
-					_, _ = vm.Do(agent.Request{Op: agent.Exec, Args: []string{guestVtgt, "--socket", guestSocket, "apply", "-f", guestNew}}, time.Minute)
+					_, _ = vm.Do(agent.Request{Op: agent.Exec, Args: []string{guestVtgt, "--socket", guestSocket, "apply", "-f", guestNew}}, patience)
 				}
 			}()
 		} else {
@@ -280,7 +280,7 @@ func TestPowerLoss(t *testing.T) {
 	// The defect: vtgt does not sync. The test itself keeps the YAML of one
 	// change, so that the identity can be asked for afterwards; its sync would make
 	// vtgt's state stable too, so it comes first.
-	s.ok(s.vm.Signal(s.pid, int(syscall.SIGTERM), 30*time.Second))
+	s.ok(s.vm.Signal(s.pid, int(syscall.SIGTERM), patience))
 	s.serve(s.vm.SpawnNoSync)
 	extra += 2
 	text := s.config(extra)

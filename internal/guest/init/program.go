@@ -24,7 +24,7 @@ func execute(q *agent.Request) (out []byte, code int, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
 	c := exec.CommandContext(ctx, q.Args[0], q.Args[1:]...)
-	c.WaitDelay = time.Second // a daemon it left may hold the pipe
+	c.WaitDelay = 5 * time.Second // a daemon it left may hold the pipe
 	c.Stdin = bytes.NewReader(q.Data)
 	out, err = c.CombinedOutput()
 	var ee *exec.ExitError

@@ -54,7 +54,7 @@ const (
 	maxOption = 4096
 	maxIO     = 32 << 20
 	// hello bounds the negotiation.
-	hello = 30 * time.Second
+	hello = 10 * time.Minute
 )
 
 // Serve begins to serve NBD clients, in the background until Close, and returns the

@@ -43,7 +43,7 @@ const (
 	conflictRead    conflictClass = iota // conflicts with exclusive access
 	conflictWrite                        // conflicts with every reservation of another
 	conflictNone                         // always allowed
-	conflictReserve                      // conflicts with RESERVE alone (TEST UNIT READY)
+	conflictReserve                      // conflicts with RESERVE alone (TEST UNIT READY, …)
 	conflictOwn                          // decides for itself (PERSISTENT RESERVE OUT, RESERVE, RELEASE)
 )
 

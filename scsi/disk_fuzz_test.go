@@ -39,6 +39,7 @@ func FuzzCDB(f *testing.F) {
 		u := n.r.u
 		u.mu.Lock()
 		u.server.reset()
+		u.pr = prState{table: noReservations}
 		u.setReservation(nil)
 		u.mu.Unlock()
 		u.setNotReady(0)

@@ -67,7 +67,7 @@ func encodeReservations(p *prTable) []byte {
 	if err != nil {
 		panic(err)
 	}
-	return append(b, '\n')
+	return b
 }
 
 // decodeReservations is the table of a record; nil without one.
@@ -93,6 +93,9 @@ func decodeReservations(b []byte) (*prTable, error) {
 	if err := strictJSON(f.Table, &t); err != nil {
 		return nil, err
 	}
+	if n := len(t.Registrations); n > maxRegistrations {
+		return nil, fmt.Errorf("%d registrations: the most is %d", n, maxRegistrations)
+	}
 	p := &prTable{aptpl: true, typ: t.Type}
 	for _, r := range t.Registrations {
 		id, err := hex.DecodeString(r.TransportID)
@@ -110,8 +113,6 @@ func decodeReservations(b []byte) (*prTable, error) {
 		p.regs = append(p.regs, g)
 	}
 	switch {
-	case len(p.regs) > maxRegistrations:
-		return nil, fmt.Errorf("%d registrations: the most is %d", len(p.regs), maxRegistrations)
 	case t.Type != NoReservation && !t.Type.valid():
 		return nil, fmt.Errorf("reservation type %d is not known", t.Type)
 	case len(p.regs) == 0:

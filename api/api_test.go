@@ -33,7 +33,7 @@ func (f *fake) Status() daemon.Status {
 func (f *fake) Disks() []daemon.DiskStatus {
 	lat := make([]uint64, 36)
 	lat[0], lat[9], lat[10], lat[20], lat[35] = 1, 2, 4, 8, 16
-	return []daemon.DiskStatus{{Name: "a", Size: 1 << 30, Stats: daemon.UnitStats{Reads: 7, Errors: map[string]uint64{"medium-error": 2}, Latency: lat, LatencySum: 2e9}}}
+	return []daemon.DiskStatus{{Name: "a", Size: 1 << 30, Space: &daemon.SpaceStatus{Used: 1 << 20, Available: 1 << 30}, Stats: daemon.UnitStats{Reads: 7, Errors: map[string]uint64{"medium-error": 2}, Latency: lat, LatencySum: 2e9}}}
 }
 func (f *fake) Targets() []daemon.TargetStatus {
 	return []daemon.TargetStatus{{Name: "t", Sessions: 1}}

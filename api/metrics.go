@@ -32,6 +32,7 @@ type collector struct {
 	size, reads, writes, others, readBytes, written      *metric
 	aborted, conflicts, waiting, stuck                   *metric
 	stopped, latched, held                               *metric
+	spaceUsed, spaceLeft                                 *metric
 	errors, inFlight                                     *metric
 	latency                                              *metric
 	vhost                                                []vhostMetric
@@ -89,6 +90,8 @@ func newCollector(b Backend, version string) *collector {
 	c.stopped = def("vtgt_disk_stopped", "1: the disk stopped at an error of its store and holds its commands.", gauge, "disk")
 	c.latched = def("vtgt_disk_latched", "1: a sync failed, the store refuses writes until the disk is resumed.", gauge, "disk")
 	c.held = def("vtgt_disk_commands_held", "Commands that wait for the disk to be resumed.", gauge, "disk")
+	c.spaceUsed = def("vtgt_disk_space_used_bytes", "What a thin disk takes of its file system.", gauge, "disk")
+	c.spaceLeft = def("vtgt_disk_space_available_bytes", "What the file system of a thin disk has left.", gauge, "disk")
 	c.latency = def("vtgt_disk_command_duration_seconds", "Time from a command's arrival to its end, a histogram.", prometheus.UntypedValue, "disk")
 	return c
 }
@@ -156,6 +159,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		put(c.stopped, truth(d.State == "stopped"), d.Name)
 		put(c.latched, truth(d.State == "latched"), d.Name)
 		put(c.held, float64(d.Held), d.Name)
+		if s := d.Space; s != nil {
+			put(c.spaceUsed, float64(s.Used), d.Name)
+			put(c.spaceLeft, float64(s.Available), d.Name)
+		}
 		buckets, n := histogram(u.Latency)
 		ch <- prometheus.MustNewConstHistogram(c.latency.desc, n, float64(u.LatencySum)/1e9, buckets, d.Name)
 	}

@@ -214,6 +214,9 @@ func (k *unit) status() diskState {
 	if backing.StatsOf(k.st).Latched {
 		out.state = "latched"
 	}
+	if s, ok := k.u.Space(); ok {
+		out.space = &SpaceStatus{Used: s.Used, Available: s.Available, Total: s.Total}
+	}
 	if st := k.u.State(); st.Stopped {
 		out.state, out.err, out.since, out.held = "stopped", st.Err.Error(), &st.Since, st.Held
 	}

@@ -398,7 +398,7 @@ func (d *Daemon) Disks() []DiskStatus {
 			Name: c.Name, Store: c.Store, Size: st.size, BlockSize: c.BlockSize, PhysicalBlockSize: c.PhysicalBlockSize,
 			Cache: string(c.Cache), Thin: st.thin, ReadOnly: st.readOnly || c.ReadOnly, Shared: c.Shared, OnError: string(c.OnError),
 			Serial: k.id.Serial, NAA: k.id.NAA, LUNs: append([]string{}, places[c.Name]...), Stats: st.stats,
-			State: st.state, Error: st.err, Since: st.since, Held: st.held, Revision: g.revs["disk "+c.Name],
+			State: st.state, Error: st.err, Since: st.since, Held: st.held, Space: st.space, Revision: g.revs["disk "+c.Name],
 		})
 	}
 	return out

@@ -69,6 +69,7 @@ type diskState struct {
 	err      string // that stopped it
 	since    *time.Time
 	held     int
+	space    *SpaceStatus // nil: not known
 	stats    UnitStats
 }
 

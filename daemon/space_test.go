@@ -2,8 +2,10 @@ package daemon
 
 import (
 	"context"
+	"encoding/binary"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -87,4 +89,98 @@ func TestSpace(t *testing.T) {
 			t.Fatalf("again: %06x", got)
 		}
 	}
+}
+
+// TestFull: a thin disk on a small file system of its own. An initiator is warned, then
+// writes fail with SPACE ALLOCATION FAILED WRITE PROTECT and nothing else, and UNMAP
+// makes them succeed again.
+func TestFull(t *testing.T) {
+	w := newWorld(t)
+	if err := syscall.Mount("tmpfs", w.dir, "tmpfs", 0, "size=16m"); err != nil {
+		t.Skipf("a file system of its own cannot be mounted: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(w.dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	p := w.file("a.img", 64<<20)
+	d := w.startWith(w.config("disks: [{name: a, store: \"file:"+p+"\"}]\ntargets:\n- {name: one, luns: [{lun: 0, disk: a}], iscsi: {iqn: "+iqn1+"}}\n"),
+		Options{spaceTick: 2 * time.Millisecond})
+	c := dial(t, d, iqn1, host)
+	run := func(cmd iscsitest.Command) int {
+		t.Helper()
+		k, err := c.Run(&cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sense(k)
+	}
+	tur := iscsitest.Command{CDB: make([]byte, 6)}
+	for run(tur) != 0 {
+	}
+	const mib = 2048 // blocks
+	data := make([]byte, 1<<20)
+	for i := range data {
+		data[i] = byte(i) | 1
+	}
+	write := func(lba uint32) int {
+		cdb := make([]byte, 10)
+		cdb[0] = 0x2a
+		binary.BigEndian.PutUint32(cdb[2:], lba)
+		binary.BigEndian.PutUint16(cdb[7:], mib)
+		return run(iscsitest.Command{CDB: cdb, Out: data})
+	}
+	const warning, full = 0x063807, 0x072707
+	fill := func(from uint32) (end uint32) {
+		t.Helper()
+		warned := false
+		for lba := from; lba < 64*mib; {
+			s := write(lba)
+			switch {
+			case s == 0:
+				lba += mib
+			case s == warning:
+				warned = true
+			case s == full:
+				// The watch looks every 2 ms, the writes may have been faster.
+				for end := time.Now().Add(30 * time.Second); !warned && time.Now().Before(end); time.Sleep(time.Millisecond) {
+					warned = run(tur) == warning
+				}
+				if !warned {
+					t.Error("no warning")
+				}
+				return lba
+			default:
+				t.Fatalf("a write at block %d: %06x", lba, s)
+			}
+		}
+		t.Fatal("64 MiB fit into 16 MiB")
+		return 0
+	}
+	end := fill(0)
+	if end == 0 {
+		t.Fatal("nothing could be written")
+	}
+	if s := d.Disks()[0].Space; s == nil || s.Total != 16<<20 || s.Used < int64(end)*512 {
+		t.Errorf("space %+v after %d bytes", s, int64(end)*512)
+	}
+	// Others read what is there; over what is allocated one can write.
+	if s := write(0); s != 0 {
+		t.Errorf("a write over allocated blocks: %06x", s)
+	}
+	p0 := make([]byte, 24)
+	binary.BigEndian.PutUint16(p0, 22)
+	binary.BigEndian.PutUint16(p0[2:], 16)
+	binary.BigEndian.PutUint32(p0[16:], end)
+	if s := run(iscsitest.Command{CDB: []byte{0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0}, Out: p0}); s != 0 {
+		t.Fatalf("UNMAP: %06x", s)
+	}
+	// Seen again, so that the next crossing is one.
+	for end := time.Now().Add(30 * time.Second); d.Disks()[0].Space.Available < 4<<20; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("after UNMAP: %+v", d.Disks()[0].Space)
+		}
+	}
+	fill(0)
 }

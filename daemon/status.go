@@ -46,9 +46,19 @@ type DiskStatus struct {
 	Error string     `json:"error,omitempty"` // that stopped it
 	Since *time.Time `json:"since,omitempty"` // when
 	Held  int        `json:"held,omitempty"`  // commands
+	// Space of a thin disk in a file; nil for others.
+	Space *SpaceStatus `json:"space,omitempty"`
 	// Revision at which the configuration of it came or last changed.
 	Revision uint64    `json:"revision"`
 	Stats    UnitStats `json:"stats"`
+}
+
+// SpaceStatus is the room of a thin disk, in bytes, some seconds old: what it takes, and
+// what its file system has left and is large.
+type SpaceStatus struct {
+	Used      int64 `json:"used"`
+	Available int64 `json:"available"`
+	Total     int64 `json:"total"`
 }
 
 // LUNStatus is a place in a target.

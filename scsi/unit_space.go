@@ -100,6 +100,14 @@ func (u *Unit) SetSpace(s backing.Space) (crossed bool) {
 	return crossed
 }
 
+// Space is what SetSpace was told last; ok is false where that never was.
+func (u *Unit) Space() (s backing.Space, ok bool) {
+	if p := u.disk.space.Load(); p != nil {
+		return *p, true
+	}
+	return backing.Space{}, false
+}
+
 // putThresholds is the logical block provisioning page (SBC-3 §6.5.7). SITUA is zero:
 // every nexus hears of it.
 func putThresholds(b []byte, s *modeState, u *modeUnit) {

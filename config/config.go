@@ -63,6 +63,27 @@ const (
 	StopNoSpace OnError = "enospc-stop"
 )
 
+// ALUA is an asymmetric access state of a target's ports (SPC-4 §5.15); empty:
+// Optimized.
+type ALUA string
+
+// The access states.
+const (
+	Optimized    ALUA = "optimized"
+	NonOptimized ALUA = "non-optimized"
+	Standby      ALUA = "standby"
+	Unavailable  ALUA = "unavailable"
+	Offline      ALUA = "offline"
+)
+
+// State is a, or the state that an empty one stands for.
+func (a ALUA) State() ALUA {
+	if a == "" {
+		return Optimized
+	}
+	return a
+}
+
 // Disk is a backing store with an identity.
 type Disk struct {
 	// Name is the disk's name, unique among disks.
@@ -82,6 +103,9 @@ type Disk struct {
 	Removable bool
 	// Shared says that several initiators may write the disk.
 	Shared bool
+	// ExplicitALUA says that initiators may change access states by SET TARGET
+	// PORT GROUPS.
+	ExplicitALUA bool
 	// OnError is what happens when the store fails.
 	OnError OnError
 	// Claim says that what is on a block device is its initiators', whatever
@@ -127,6 +151,8 @@ type Target struct {
 	ISCSI *TargetISCSI
 	// VHost exports the target to one virtual machine; nil: it does not.
 	VHost *TargetVHost
+	// ALUA is the access state of all its exports.
+	ALUA ALUA
 }
 
 // TargetISCSI is a target's iSCSI export.

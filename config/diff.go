@@ -81,6 +81,9 @@ func Diff(old, new *Config) []Change {
 			} else {
 				ch = append(accessChanges(o.ISCSI, t.ISCSI), ch...)
 			}
+			if a, b := o.ALUA.State(), t.ALUA.State(); a != b {
+				ch = append(ch, fmt.Sprintf("alua %s -> %s", a, b))
+			}
 			if len(ch) > 0 {
 				add(Modify, "target", t.Name, strings.Join(ch, ", "))
 			}
@@ -182,6 +185,7 @@ func diskChanges(a, b *Disk) []string {
 	field("readOnly", a.ReadOnly, b.ReadOnly)
 	field("removable", a.Removable, b.Removable)
 	field("shared", a.Shared, b.Shared)
+	field("explicitALUA", a.ExplicitALUA, b.ExplicitALUA)
 	field("onError", a.OnError, b.OnError)
 	field("claim", a.Claim, b.Claim)
 	field("serial", a.Serial, b.Serial)

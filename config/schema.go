@@ -86,6 +86,7 @@ func (d *decoder) disk(k *Disk, n *yaml.Node, p string) {
 		"readOnly":          d.bool(&k.ReadOnly),
 		"removable":         d.bool(&k.Removable),
 		"shared":            d.bool(&k.Shared),
+		"explicitALUA":      d.bool(&k.ExplicitALUA),
 		"serial":            d.str(&k.Serial),
 		"naa":               d.str(&k.NAA),
 		"migratable":        d.only("false"),
@@ -124,8 +125,9 @@ func (d *decoder) target(t *Target, n *yaml.Node, p string) {
 			t.VHost = &TargetVHost{}
 			d.mapping(n, p, d.targetVHost(t.VHost))
 		},
-		"vio": nil,
-		"xen": nil,
+		"alua": d.str((*string)(&t.ALUA)),
+		"vio":  nil,
+		"xen":  nil,
 	})
 }
 

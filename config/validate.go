@@ -244,6 +244,11 @@ func (v *validator) targets() {
 	for i := range v.c.Targets {
 		t, p := &v.c.Targets[i], at("targets", i)
 		v.name("target", p, t.Name, names)
+		switch t.ALUA.State() {
+		case Optimized, NonOptimized, Standby, Unavailable, Offline:
+		default:
+			v.add(p+".alua", "write optimized, non-optimized, standby, unavailable or offline", "target %q: %q is not an access state", t.Name, clip(string(t.ALUA)))
+		}
 		luns, disks := map[uint16]string{}, map[string]string{}
 		for j := range t.LUNs {
 			l, lp := &t.LUNs[j], at(p+".luns", j)

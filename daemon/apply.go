@@ -115,12 +115,17 @@ func (x *change) prepare() error {
 	}
 	for _, name := range p.addTargets {
 		c := *p.is.Target(name)
-		obj, err := d.eng.newTarget(name)
+		group, err := ids.Group(name)
+		if err != nil {
+			bad.add(&Error{Code: CodeInternal, Object: "target " + name, Message: err.Error(), Err: err})
+			continue
+		}
+		obj, err := d.eng.newTarget(&c, group)
 		if err != nil {
 			bad.add(err)
 			continue
 		}
-		t := &target{cfg: c, obj: obj}
+		t := &target{cfg: c, group: group, obj: obj}
 		x.newTargets = append(x.newTargets, t)
 		obj.setAccess(x.access.targets[name])
 		for _, l := range c.LUNs {
@@ -397,6 +402,11 @@ func (x *change) publish() {
 	}
 	for _, m := range p.remap {
 		trouble("LUN "+lunName(m.target, m.lun.LUN), x.n.targets[m.target].obj.remapLUN(m.lun.LUN, readOnly(p.is, m.lun), drain))
+	}
+	for name, t := range x.n.targets {
+		if a := p.is.Target(name).ALUA; a.State() != t.cfg.ALUA.State() {
+			trouble("target "+name, t.obj.setALUA(a, drain))
+		}
 	}
 	for _, t := range x.newTargets {
 		x.n.targets[t.cfg.Name] = t

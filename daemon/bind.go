@@ -137,8 +137,8 @@ func (c *core) openDisk(d *config.Disk, id state.Disk, wait time.Duration) (disk
 		ReadOnly: d.ReadOnly || info.ReadOnly, Removable: d.Removable,
 		// What is not written is not discarded either: a read-only disk is as
 		// thin as its user says.
-		Thin:    d.Thin && (info.DiscardGranularity > 0 || info.ReadOnly),
-		Shared:  d.Shared,
+		Thin:   d.Thin && (info.DiscardGranularity > 0 || info.ReadOnly),
+		Shared: d.Shared, SetAccess: d.ExplicitALUA,
 		OnError: onError(d.OnError),
 		OnState: func(s scsi.UnitState) {
 			if s.Stopped {
@@ -383,8 +383,24 @@ type targetUnit struct {
 	iscsi  atomic.Pointer[iscsiExport] // nil: none
 }
 
-func (c *core) newTarget(name string) (targetObject, error) {
-	return &targetUnit{c: c, name: name, tg: scsi.NewTarget(scsi.TargetConfig{Name: name, Log: c.log.With("target", name)})}, nil
+func (c *core) newTarget(t *config.Target, group uint16) (targetObject, error) {
+	return &targetUnit{c: c, name: t.Name, tg: scsi.NewTarget(scsi.TargetConfig{
+		Name: t.Name, Group: group, Access: accessState(t.ALUA), Log: c.log.With("target", t.Name),
+	})}, nil
+}
+
+// accessState is the word of the configuration for the core.
+func accessState(a config.ALUA) scsi.AccessState {
+	s, _ := scsi.ParseAccessState(string(a)) // validated before
+	return s
+}
+
+func (o *targetUnit) setALUA(s config.ALUA, deadline time.Duration) error {
+	n := await(deadline, func(done func(int)) error { o.tg.SetAccess(accessState(s), deadline, done); return nil })
+	if n != 0 {
+		return &Error{Code: CodeTimeout, Object: "target " + o.name, Message: fmt.Sprintf("is %s, but %d commands that came before did not leave the store within %v", s.State(), n, deadline.Round(time.Millisecond)), Hint: "look at the devices below its disks: until they end, what they write may still land"}
+	}
+	return nil
 }
 
 func (o *targetUnit) mapLUN(l config.LUN, d diskObject, readOnly bool) error {

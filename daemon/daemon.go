@@ -411,7 +411,10 @@ func (d *Daemon) Targets() []TargetStatus {
 	out := []TargetStatus{}
 	for i := range g.cfg.Targets {
 		c := &g.cfg.Targets[i]
-		t := TargetStatus{Name: c.Name, LUNs: []LUNStatus{}, Sessions: count[c.Name], Revision: g.revs["target "+c.Name]}
+		t := TargetStatus{Name: c.Name, ALUA: string(c.ALUA.State()), LUNs: []LUNStatus{}, Sessions: count[c.Name], Revision: g.revs["target "+c.Name]}
+		if o := g.targets[c.Name]; o != nil {
+			t.PortGroup = o.group
+		}
 		if c.ISCSI != nil {
 			t.IQN, t.Alias = c.ISCSI.IQN, c.ISCSI.Alias
 		}

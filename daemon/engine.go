@@ -16,8 +16,9 @@ type engine interface {
 	// openDisk opens the store of d and puts a unit on it, waiting at most
 	// wait for a lock that a predecessor is about to give up.
 	openDisk(d *config.Disk, id state.Disk, wait time.Duration) (diskObject, error)
-	// newTarget makes a target without exports: nobody can reach it.
-	newTarget(name string) (targetObject, error)
+	// newTarget makes a target without exports: nobody can reach it. group is the
+	// target port group identifier of its ports.
+	newTarget(t *config.Target, group uint16) (targetObject, error)
 	// listen binds an address; connections are not accepted before start.
 	listen(addr string) (portalObject, error)
 	// observe has f hear of changes that no configuration made: of which kind of
@@ -82,6 +83,9 @@ type targetObject interface {
 	// setAccess says who may log in from now on, and which LUNs that mapLUN and
 	// remapLUN map from now on are seen by whom.
 	setAccess(a *access)
+	// setALUA changes the access state; it waits for commands that the new one
+	// would refuse.
+	setALUA(s config.ALUA, deadline time.Duration) error
 	// newISCSI and newVHost make exports, which nobody can reach before start.
 	newISCSI(c *config.TargetISCSI, relID uint16) (exportObject, error)
 	// own: what answers at the socket is the export that this one follows.

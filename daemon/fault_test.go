@@ -117,7 +117,8 @@ type fakeTarget struct {
 	luns map[uint16]string
 }
 
-func (e *fakeEngine) newTarget(name string) (targetObject, error) {
+func (e *fakeEngine) newTarget(t *config.Target, _ uint16) (targetObject, error) {
+	name := t.Name
 	if err := e.do("target", name); err != nil {
 		return nil, err
 	}
@@ -145,6 +146,7 @@ func (o *fakeTarget) unmapLUN(lun uint16, _ time.Duration) error {
 }
 func (o *fakeTarget) remapLUN(uint16, bool, time.Duration) error { return nil }
 func (o *fakeTarget) setAccess(*access)                          {}
+func (o *fakeTarget) setALUA(config.ALUA, time.Duration) error   { return nil }
 func (o *fakeTarget) close()                                     { o.e.flip("target "+o.name, false) }
 
 // fakeExport is made, started and closed once.

@@ -33,6 +33,7 @@ type disk struct {
 
 type target struct {
 	cfg     config.Target
+	group   uint16 // target port group identifier
 	obj     targetObject
 	exports map[string]*export // by kind; never changed
 }

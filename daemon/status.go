@@ -74,12 +74,16 @@ type LUNStatus struct {
 
 // TargetStatus is a target.
 type TargetStatus struct {
-	Name     string      `json:"name"`
-	IQN      string      `json:"iqn,omitempty"`
-	Socket   string      `json:"socket,omitempty"` // vhost-user
-	Alias    string      `json:"alias,omitempty"`
-	LUNs     []LUNStatus `json:"luns"`
-	Sessions int         `json:"sessions"`
+	Name   string `json:"name"`
+	IQN    string `json:"iqn,omitempty"`
+	Socket string `json:"socket,omitempty"` // vhost-user
+	Alias  string `json:"alias,omitempty"`
+	// ALUA is the access state of its ports as configured, PortGroup their target
+	// port group identifier.
+	ALUA      string      `json:"alua"`
+	PortGroup uint16      `json:"portGroup"`
+	LUNs      []LUNStatus `json:"luns"`
+	Sessions  int         `json:"sessions"`
 	// Revision at which it or one of its LUNs came or last changed.
 	Revision uint64 `json:"revision"`
 }

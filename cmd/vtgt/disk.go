@@ -21,6 +21,7 @@ var diskKeys = []key{
 	{"read-only", "readOnly", "nobody may write", 'b'},
 	{"removable", "removable", "its medium is removable", 'b'},
 	{"shared", "shared", "several initiators may write it: they know of each other", 'b'},
+	{"explicit-alua", "explicitALUA", "initiators may change access states (SET TARGET PORT GROUPS)", 'b'},
 	{"on-error", "onError", "what happens when the store fails: report, stop (hold its I/O until vtgt disk resume) or enospc-stop", 's'},
 	{"claim", "claim", "serve a block device although a volume manager's signature is on it: it is the initiators'", 'b'},
 	{"serial", "serial", "unit serial number; made once and kept where it is not given", 's'},

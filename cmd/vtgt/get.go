@@ -184,6 +184,9 @@ func tableTargets(ctx context.Context, c *api.Client, w io.Writer) error {
 			if l.ReadOnly {
 				mode = "ro"
 			}
+			if a := config.ALUA(t.ALUA).State(); a != config.Optimized {
+				mode += "," + string(a)
+			}
 			rows = append(rows, append(first, fmt.Sprint(l.LUN), l.Disk, size(l.Size), mode))
 		}
 	}

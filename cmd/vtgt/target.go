@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"strconv"
 
@@ -36,6 +37,11 @@ var vhostKeys = []key{
 	{"vhost-initiator", "initiator", "the `UUID` by which reservations know the virtual machine; made once and kept where it is not given", 's'},
 }
 
+// targetKeys are the keys of a target itself.
+var targetKeys = []key{
+	{"alua", "alua", "the access state of its ports: optimized, non-optimized, standby, unavailable or offline", 's'},
+}
+
 // exports gives what the flags say of a target's exports.
 func exports(iscsi, vhost map[string]any) map[string]any {
 	v := map[string]any{}
@@ -61,10 +67,12 @@ func newTargetAdd(g *globals) *cobra.Command {
 		Args: args("target"),
 	}
 	iscsi, vhost := addKeys(cmd.Flags(), exportKeys), addKeys(cmd.Flags(), vhostKeys)
+	own := addKeys(cmd.Flags(), targetKeys)
 	cmd.Flags().StringArrayVar(&disks, "disk", nil, "map this `DISK`; may be repeated")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		x := vhost()
 		v := exports(iscsi(), x)
+		maps.Copy(v, own())
 		var luns []any
 		for i, d := range disks {
 			luns = append(luns, map[string]any{"lun": i, "disk": d})
@@ -101,21 +109,28 @@ func newTargetSet(g *globals) *cobra.Command {
 	var noISCSI, noVHost bool
 	cmd := &cobra.Command{
 		Use:   "set NAME",
-		Short: "Change how a target is exported",
-		Long: `Change how a target is exported. That is refused while initiators are logged in, or a
+		Short: "Change how a target is exported, or its access state",
+		Long: `Change how a target is exported, or its access state. That is refused while initiators are logged in, or a
 virtual machine is connected, by the export that changes; with --force their sessions end.
-The owner, group and mode of a vhost-user socket change at once.` + howTo,
+The owner, group and mode of a vhost-user socket change at once.
+
+The access state (ALUA) tells initiators that reach a disk by several targets which one to
+use. In standby, unavailable and offline no command reads or writes by this target any more
+when vtgt says that it is done; initiators are told and look for another path.` + howTo,
 		Example: `  vtgt target set vm1 --alias "The mail server"
+  vtgt target set vm1 --alua standby
   vtgt target set vm1 --no-iscsi
   vtgt target set vm1 --vhost-socket /run/vtgt/vm1.sock --vhost-owner libvirt-qemu`,
 		Args: args("target"),
 	}
 	iscsi, vhost := addKeys(cmd.Flags(), exportKeys), addKeys(cmd.Flags(), vhostKeys)
+	own := addKeys(cmd.Flags(), targetKeys)
 	cmd.Flags().BoolVar(&noISCSI, "no-iscsi", false, "export it by iSCSI no longer")
 	cmd.Flags().BoolVar(&noVHost, "no-vhost", false, "export it by vhost-user no longer")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		e, x := iscsi(), vhost()
 		v := exports(e, x)
+		maps.Copy(v, own())
 		switch {
 		case noISCSI && len(e) > 0:
 			return usagef("--no-iscsi takes the whole export away: leave the other flags out (--iqn, --alias)")
@@ -129,7 +144,7 @@ The owner, group and mode of a vhost-user socket change at once.` + howTo,
 			v["vhost"] = nil
 		}
 		if len(v) == 0 {
-			return usagef("nothing is to be changed: add --iqn, --alias, --vhost-socket (or another --vhost-…), --no-iscsi or --no-vhost")
+			return usagef("nothing is to be changed: add --iqn, --alias, --alua, --vhost-socket (or another --vhost-…), --no-iscsi or --no-vhost")
 		}
 		if err := f.run(g, cmd, api.EditOp{Action: config.Modify, Kind: "target", Name: args[0], Values: v}); err != nil {
 			return err

@@ -43,6 +43,9 @@ type file struct {
 	// unique in the whole daemon, because a disk may be seen through several
 	// targets.
 	Ports map[string]uint16 `json:"ports"`
+	// Groups are target port group identifiers by target, unique for the same
+	// reason.
+	Groups map[string]uint16 `json:"groups,omitempty"`
 	// Initiators are the initiator port identifiers, UUIDs, of what reaches a
 	// target by a ring, by export.
 	Initiators map[string]string `json:"initiators,omitempty"`
@@ -77,7 +80,7 @@ func loadIdentities(path string) (*Identities, error) {
 }
 
 func newFile() file {
-	return file{Version: Format, Disks: map[string]Disk{}, Ports: map[string]uint16{}, Initiators: map[string]string{}}
+	return file{Version: Format, Disks: map[string]Disk{}, Ports: map[string]uint16{}, Groups: map[string]uint16{}, Initiators: map[string]string{}}
 }
 
 func parseIdentities(b []byte) (file, error) {
@@ -96,6 +99,9 @@ func parseIdentities(b []byte) (file, error) {
 	if f.Ports == nil {
 		f.Ports = map[string]uint16{}
 	}
+	if f.Groups == nil {
+		f.Groups = map[string]uint16{}
+	}
 	if f.Initiators == nil {
 		f.Initiators = map[string]string{}
 	}
@@ -109,12 +115,14 @@ func parseIdentities(b []byte) (file, error) {
 			return f, fmt.Errorf("disk %q has no proper identity", name)
 		}
 	}
-	seen := map[uint16]string{}
-	for name, id := range f.Ports {
-		if other, dup := seen[id]; dup || id == 0 {
-			return f, fmt.Errorf("port %q has the identifier %d of %q", name, id, other)
+	for what, m := range map[string]map[string]uint16{"port": f.Ports, "port group": f.Groups} {
+		seen := map[uint16]string{}
+		for name, id := range m {
+			if other, dup := seen[id]; dup || id == 0 {
+				return f, fmt.Errorf("%s %q has the identifier %d of %q", what, name, id, other)
+			}
+			seen[id] = name
 		}
-		seen[id] = name
 	}
 	return f, nil
 }
@@ -124,13 +132,14 @@ type Prepared struct {
 	s          *Identities
 	disks      map[string]Disk
 	ports      map[string]uint16
+	groups     map[string]uint16
 	initiators map[string]string
 }
 
 // Prepare begins a set of look-ups. What they make is stored by Commit, and
 // forgotten without it.
 func (s *Identities) Prepare() *Prepared {
-	return &Prepared{s: s, disks: map[string]Disk{}, ports: map[string]uint16{}, initiators: map[string]string{}}
+	return &Prepared{s: s, disks: map[string]Disk{}, ports: map[string]uint16{}, groups: map[string]uint16{}, initiators: map[string]string{}}
 }
 
 // Known tells whether the disk called name was served before.
@@ -192,6 +201,32 @@ func (p *Prepared) Port(name string) (uint16, error) {
 	return 0, ErrNoPort
 }
 
+// ErrNoGroup: every target port group identifier is given away.
+var ErrNoGroup = errors.New("all 65535 target port group identifiers are given away; remove unused groups from identities.json in the state folder while vtgt is stopped")
+
+// Group is the target port group identifier of the target called name, made at first
+// use, never 0.
+func (p *Prepared) Group(name string) (uint16, error) {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	taken := make(map[uint16]bool, len(p.s.f.Groups)+len(p.groups))
+	for _, m := range []map[string]uint16{p.s.f.Groups, p.groups} {
+		if id, ok := m[name]; ok {
+			return id, nil
+		}
+		for _, id := range m {
+			taken[id] = true
+		}
+	}
+	for id := uint16(1); id != 0; id++ {
+		if !taken[id] {
+			p.groups[name] = id
+			return id, nil
+		}
+	}
+	return 0, ErrNoGroup
+}
+
 // Initiator is the initiator port identifier of what reaches the export called name
 // (such as "vhost:vm1"), a random UUID made at first use.
 func (p *Prepared) Initiator(name string) (id [16]byte) {
@@ -213,7 +248,7 @@ func (p *Prepared) Initiator(name string) (id [16]byte) {
 // Commit stores what was made; it is stable when Commit returns nil, else
 // nothing has changed.
 func (p *Prepared) Commit() error {
-	if len(p.disks) == 0 && len(p.ports) == 0 && len(p.initiators) == 0 {
+	if len(p.disks) == 0 && len(p.ports) == 0 && len(p.groups) == 0 && len(p.initiators) == 0 {
 		return nil
 	}
 	s := p.s
@@ -225,6 +260,9 @@ func (p *Prepared) Commit() error {
 	}
 	for _, m := range []map[string]uint16{s.f.Ports, p.ports} {
 		maps.Copy(n.Ports, m)
+	}
+	for _, m := range []map[string]uint16{s.f.Groups, p.groups} {
+		maps.Copy(n.Groups, m)
 	}
 	for _, m := range []map[string]string{s.f.Initiators, p.initiators} {
 		maps.Copy(n.Initiators, m)
@@ -242,6 +280,7 @@ func (p *Prepared) Commit() error {
 	}
 	clear(p.disks)
 	clear(p.ports)
+	clear(p.groups)
 	clear(p.initiators)
 	return nil
 }

@@ -40,6 +40,14 @@ func TestIdentitiesStay(t *testing.T) {
 	if guest == p.Initiator("vhost:y") || guest != p.Initiator("vhost:x") || guest[6]>>4 != 4 || guest[8]>>6 != 2 {
 		t.Errorf("%x", guest)
 	}
+	for range 2 {
+		if g, err := p.Group("x"); g != 1 || err != nil {
+			t.Errorf("group %d, %v", g, err)
+		}
+		if g, err := p.Group("y"); g != 2 || err != nil {
+			t.Errorf("group %d, %v", g, err)
+		}
+	}
 	if err := p.Commit(); err != nil {
 		t.Fatal(err)
 	}
@@ -47,6 +55,12 @@ func TestIdentitiesStay(t *testing.T) {
 
 	d = open(t, dir)
 	p = d.Identities().Prepare()
+	if g, _ := p.Group("y"); g != 2 {
+		t.Errorf("group %d", g)
+	}
+	if g, _ := p.Group("z"); g != 3 {
+		t.Errorf("new group %d", g)
+	}
 	if p.Initiator("vhost:x") != guest || p.Initiator("vhost:z") == guest {
 		t.Error("an initiator changed over a restart")
 	}

@@ -46,6 +46,13 @@ func (s *HoldStore) Wait(tb testing.TB, n int) []*Held {
 	return h
 }
 
+// Held gives the operations held now, in order of arrival.
+func (s *HoldStore) Held() []*Held {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]*Held(nil), s.held...)
+}
+
 // Some waits until any operations are held and returns them in order of arrival.
 func (s *HoldStore) Some(tb testing.TB) []*Held {
 	tb.Helper()

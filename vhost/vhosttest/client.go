@@ -34,7 +34,7 @@ type Options struct {
 	// ProtocolFeatures is the same for the protocol; 0: all that the style uses.
 	ProtocolFeatures uint64
 
-	// Regions are the guest's memory; none: half of MemoryBytes (64 MiB) at 0, half at
+	// Regions are the guest's memory; none: half of MemoryBytes (16 MiB) at 0, half at
 	// 4 GiB, as QEMU lays it out.
 	Regions     []RegionSpec
 	MemoryBytes int
@@ -88,7 +88,7 @@ func defaults(o Options) Options {
 	set(&o.Queues, 1)
 	set(&o.Size, 128)
 	set(&o.Table, 64)
-	set(&o.MemoryBytes, 64<<20)
+	set(&o.MemoryBytes, 16<<20)
 	set(&o.Scratch, 256<<10)
 	set(&o.Used, o.Queues)
 	if o.Features == 0 {

@@ -194,7 +194,7 @@ func (c *Client) receive() (*Reply, error) {
 	oob := make([]byte, syscall.CmsgSpace(4*maxFDs))
 	n, on, _, _, err := c.conn.ReadMsgUnix(h[:], oob)
 	switch {
-	case errors.Is(err, syscall.ECONNRESET):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF):
 		return nil, io.EOF
 	case err != nil:
 		return nil, fmt.Errorf("vhost-user socket: %w", err)

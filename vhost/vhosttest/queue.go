@@ -21,7 +21,7 @@ type Queue struct {
 	index int
 	ring  *vringtest.Driver
 	base  uint16
-	fresh bool // laid anew, and nothing submitted since
+	fresh bool // laid anew, and not started since: the control path's
 
 	kick, call, err *bell
 	// Spin waits for answers by looking, without asking for notifications.
@@ -74,8 +74,7 @@ func newQueue(c *Client, index int) (*Queue, error) {
 func (q *Queue) reset() error {
 	var err error
 	size := q.c.o.Size
-	// A driver knows what was negotiated only after the greeting; the layout does not
-	// depend on it.
+	// Event idx is set when it is negotiated: the layout does not depend on it.
 	if q.ring, err = vringtest.NewDriver(q.c.Mem, q.place, false); err != nil {
 		return err
 	}
@@ -90,8 +89,10 @@ func (q *Queue) reset() error {
 // renew readies the ring for a start. Kicks of before are lost, as QEMU loses them.
 func (q *Queue) renew() error {
 	q.kick.take()
-	q.ring.EventIdx = q.c.Features&FeatureEventIdx != 0
+	// Else the ring's goroutine may be at it.
 	if q.fresh {
+		q.fresh = false
+		q.ring.EventIdx = q.c.Features&FeatureEventIdx != 0
 		q.ring.SetIndex(q.base)
 	}
 	return nil
@@ -113,11 +114,14 @@ func (q *Queue) Ring() *vringtest.Driver { return q.ring }
 // Index is the virtqueue's: 0 control, 1 events, then requests.
 func (q *Queue) Index() int { return q.index }
 
+// Base is what the next SET_VRING_BASE says: after Client.Stop the back end's answer.
+func (q *Queue) Base() uint16 { return q.base }
+
 // Out is the number of requests that the device has not answered, or whose answers
 // were not reaped.
 func (q *Queue) Out() int { return q.ring.Out() }
 
-// Submit lays r into the ring; the device sees it with the next Kick. ErrFull: there is
+// Submit lays r into the ring, which was started once; the device sees it with the next Kick. ErrFull: there is
 // no room. It allocates nothing.
 func (q *Queue) Submit(r *Request) error {
 	head, ok := q.ring.PeekFree()
@@ -157,7 +161,7 @@ func (q *Queue) Submit(r *Request) error {
 	if !ok {
 		return ErrFull
 	}
-	r.Head, q.fresh = h, false
+	r.Head = h
 	q.reqs[h] = r
 	return nil
 }

@@ -1,0 +1,123 @@
+package vhost_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/vtgt/vtgt/scsi"
+	"github.com/vtgt/vtgt/vhost/vhosttest"
+)
+
+func (r *rig) event(c *vhosttest.Client, want vhosttest.Event) {
+	r.Helper()
+	got, err := c.Events().Wait(0)
+	r.ok(err)
+	if got != want {
+		r.Errorf("%v, want %v", got, want)
+	}
+}
+
+func (r *rig) quiet(c *vhosttest.Client) {
+	r.Helper()
+	if e, err := c.Events().Wait(30 * time.Millisecond); !errors.Is(err, vhosttest.ErrTimeout) {
+		r.Errorf("%v, %v; want nothing", e, err)
+	}
+}
+
+// unmap takes a LUN away and waits for the end of that.
+func (r *rig) unmap(tg *scsi.Target, lun uint16) {
+	r.Helper()
+	ch := make(chan int, 1)
+	r.ok(tg.Unmap(lun, patience, func(n int) { ch <- n }))
+	select {
+	case n := <-ch:
+		if n != 0 {
+			r.Errorf("%d stuck", n)
+		}
+	case <-time.After(patience):
+		r.Fatal("Unmap has no end")
+	}
+}
+
+// TestClientEvents: LUNs that come, go and change their size.
+func TestClientEvents(t *testing.T) {
+	r := newRig(t, rigOptions{maps: []mapping{{0, 0, 0}, {2, 0, 1}}})
+	c := r.dial(vhosttest.Options{})
+	good(t, c.Request(0), lun0, make([]byte, 6), nil, nil)
+	good(t, c.Request(0), vhosttest.LUN(2, 0), make([]byte, 6), nil, nil)
+	r.ok(c.Events().Post(8))
+	r.quiet(c)
+	tg := r.exports[0].targets[2]
+	lun := vhosttest.LUN(2, 300)
+	r.ok(tg.Map(300, r.disk(2).unit, scsi.MapOptions{}))
+	r.event(c, vhosttest.Event{Event: vhosttest.EventTransportReset, LUN: lun, Reason: vhosttest.ReasonRescan})
+	good(t, c.Request(0), lun, make([]byte, 6), nil, nil)
+	r.ok(r.disk(2).unit.Resize(2*diskBytes, false))
+	r.event(c, vhosttest.Event{Event: vhosttest.EventParamChange, LUN: lun, Reason: 0x2a | 0x09<<8})
+	r.unmap(tg, 300)
+	r.event(c, vhosttest.Event{Event: vhosttest.EventTransportReset, LUN: lun, Reason: vhosttest.ReasonRemoved})
+	check(t, exec(t, c.Request(0), lun, make([]byte, 6), nil, nil), 5, 0x2500)
+	// The target's other LUN is told too.
+	check(t, exec(t, c.Request(0), vhosttest.LUN(2, 0), make([]byte, 6), nil, nil), 6, 0x3f0e)
+	r.quiet(c)
+}
+
+// TestClientEventsOff: what the guest's driver has not asked for is not sent.
+func TestClientEventsOff(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	c := r.dial(vhosttest.Options{Features: vhosttest.FeatureVersion1 | vhosttest.FeatureIndirect})
+	r.ok(c.Events().Post(8))
+	tg := r.exports[0].targets[0]
+	r.ok(tg.Map(3, r.disk(2).unit, scsi.MapOptions{}))
+	r.ok(r.disk(2).unit.Resize(2*diskBytes, false))
+	r.unmap(tg, 3)
+	r.quiet(c)
+}
+
+// TestClientEventsMissed: events for which the driver had no buffer.
+func TestClientEventsMissed(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	c := r.dial(vhosttest.Options{})
+	good(t, c.Request(0), lun0, make([]byte, 6), nil, nil)
+	tg := r.exports[0].targets[0]
+	for range 60 {
+		r.ok(tg.Map(1, r.disk(1).unit, scsi.MapOptions{}))
+		r.unmap(tg, 1)
+	}
+	missed := 0
+	for n := 0; ; n++ {
+		r.ok(c.Events().Post(1))
+		e, err := c.Events().Wait(100 * time.Millisecond)
+		if errors.Is(err, vhosttest.ErrTimeout) {
+			break
+		}
+		r.ok(err)
+		if n == 120 || e.Event&^vhosttest.EventsMissed != vhosttest.EventTransportReset {
+			t.Fatalf("event %d: %v", n, e)
+		}
+		if e.Event&vhosttest.EventsMissed != 0 {
+			missed++
+		}
+	}
+	if missed == 0 {
+		t.Error("120 events without buffers, and none says that some were missed")
+	}
+	// Later ones are told as they are.
+	r.ok(tg.Map(7, r.disk(1).unit, scsi.MapOptions{}))
+	r.event(c, vhosttest.Event{Event: vhosttest.EventTransportReset, LUN: vhosttest.LUN(0, 7), Reason: vhosttest.ReasonRescan})
+}
+
+// TestClientEventsStop: event buffers are the driver's again after a stop.
+func TestClientEventsStop(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	c := r.dial(vhosttest.Options{})
+	r.ok(c.Events().Post(8))
+	r.ok(c.Stop())
+	if q := c.Events().Queue(); q.Base() != 0 {
+		t.Errorf("the event queue stopped at %d: buffers were taken that no event needed", q.Base())
+	}
+	r.ok(c.Start())
+	r.ok(r.exports[0].targets[0].Map(3, r.disk(2).unit, scsi.MapOptions{}))
+	r.event(c, vhosttest.Event{Event: vhosttest.EventTransportReset, LUN: vhosttest.LUN(0, 3), Reason: vhosttest.ReasonRescan})
+}

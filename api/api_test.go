@@ -61,6 +61,17 @@ func (f *fake) Edit(e daemon.Edit) (*daemon.Result, error) {
 	}
 	return &daemon.Result{Revision: 4, DryRun: e.DryRun, Changes: []config.Change{}, Warnings: []string{}}, nil
 }
+func (f *fake) Reservations() []daemon.DiskReservations {
+	return []daemon.DiskReservations{{Disk: "a", Reservations: daemon.Reservations{Type: "Write Exclusive", Registrations: []daemon.Registration{{Initiator: "iqn.x", Key: "0x1", Holder: true}}}}}
+}
+
+func (f *fake) ClearReservations(disk string, force bool) error {
+	if !force {
+		return daemon.Errors{{Code: daemon.CodeBusy, Object: "disk " + disk, Message: "is in use"}}
+	}
+	return nil
+}
+
 func (f *fake) Resume(disk string) (*daemon.DiskStatus, error) {
 	if disk != "a" {
 		return nil, &daemon.Error{Code: daemon.CodeNotFound, Object: "disk " + disk, Message: "is not there"}

@@ -58,6 +58,16 @@ func (c *Client) Resume(ctx context.Context, disk string) (*Disk, error) {
 	return k, c.decode(b, k)
 }
 
+// ClearReservations removes all registrations and reservations of a disk.
+func (c *Client) ClearReservations(ctx context.Context, disk string, force bool) error {
+	q := url.Values{}
+	if force {
+		q.Set("force", "1")
+	}
+	_, err := c.do(ctx, http.MethodDelete, "/v1/disks/"+url.PathEscape(disk)+"/reservations", q, nil)
+	return err
+}
+
 // History lists the earlier configurations, latest first.
 func (c *Client) History(ctx context.Context) ([]Kept, error) { return get[[]Kept](ctx, c, "history") }
 

@@ -82,6 +82,11 @@ func (c *Client) Sessions(ctx context.Context) ([]Session, error) {
 	return get[[]Session](ctx, c, "sessions")
 }
 
+// Reservations lists the disks that have registrations or are reserved.
+func (c *Client) Reservations(ctx context.Context) ([]DiskReservations, error) {
+	return get[[]DiskReservations](ctx, c, "reservations")
+}
+
 // Config is the configuration in force.
 func (c *Client) Config(ctx context.Context) (ConfigText, error) {
 	return get[ConfigText](ctx, c, "config")

@@ -84,6 +84,18 @@ func (h *handler) objects(mux *http.ServeMux) {
 		}
 		h.write(w, http.StatusOK, k)
 	})
+	mux.HandleFunc("DELETE /v1/disks/{name}/reservations", func(w http.ResponseWriter, r *http.Request) {
+		var force bool
+		err := flags(r.URL.Query(), map[string]*bool{"force": &force})
+		if err == nil {
+			err = h.b.ClearReservations(r.PathValue("name"), force)
+		}
+		if err != nil {
+			h.fail(w, err)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
 	mux.HandleFunc("GET /v1/disks/{name}", func(w http.ResponseWriter, r *http.Request) {
 		for _, k := range h.b.Disks() {
 			if k.Name == r.PathValue("name") {

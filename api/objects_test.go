@@ -106,6 +106,16 @@ func TestObjectClient(t *testing.T) {
 	if r, err := c.Edit(ctx, e); err != nil || r.Revision != 4 || len(f.edits) != 1 || f.edits[0].Ops[0].LUN != 3 || !f.edits[0].Force || f.edits[0].Revision != 5 {
 		t.Errorf("%+v %v %+v", r, err, f.edits)
 	}
+	if rs, err := c.Reservations(ctx); err != nil || len(rs) != 1 || rs[0].Disk != "a" || !rs[0].Registrations[0].Holder {
+		t.Errorf("%+v %v", rs, err)
+	}
+	if err := c.ClearReservations(ctx, "a", true); err != nil {
+		t.Error(err)
+	}
+	var ae *Error
+	if err := c.ClearReservations(ctx, "a", false); !errors.As(err, &ae) || ae.Code != daemon.CodeBusy {
+		t.Error(err)
+	}
 	if k, err := c.Resume(ctx, "a"); err != nil || k.Name != "a" {
 		t.Errorf("%+v %v", k, err)
 	}

@@ -30,6 +30,8 @@ type Backend interface {
 	Apply(file string, text []byte, o daemon.ApplyOptions) (*daemon.Result, error)
 	Edit(e daemon.Edit) (*daemon.Result, error)
 	Resume(disk string) (*daemon.DiskStatus, error)
+	Reservations() []daemon.DiskReservations
+	ClearReservations(disk string, force bool) error
 	Events(ctx context.Context, since uint64, follow bool, f func([]daemon.Event) error) error
 	History() ([]daemon.Kept, error)
 	ConfigAt(revision uint64) (*daemon.ConfigText, error)
@@ -108,6 +110,7 @@ func handle(b Backend, c ServerConfig, base context.Context) http.Handler {
 	get("/v1/targets", func() any { return b.Targets() })
 	get("/v1/exports", func() any { return b.Exports() })
 	get("/v1/sessions", func() any { return b.Sessions() })
+	get("/v1/reservations", func() any { return b.Reservations() })
 	mux.HandleFunc("GET /v1/config", func(w http.ResponseWriter, r *http.Request) {
 		t := b.Config()
 		tag(w, t.Revision)

@@ -9,16 +9,18 @@ import (
 
 // What the resources hold; see package daemon for the fields.
 type (
-	Disk       = daemon.DiskStatus
-	Target     = daemon.TargetStatus
-	Export     = daemon.ExportStatus
-	Session    = daemon.Session
-	Status     = daemon.Status
-	ConfigText = daemon.ConfigText
-	Result     = daemon.Result
-	Event      = daemon.Event
-	Kept       = daemon.Kept
-	Op         = config.Op
+	Disk    = daemon.DiskStatus
+	Target  = daemon.TargetStatus
+	Export  = daemon.ExportStatus
+	Session = daemon.Session
+	// DiskReservations are the registrations and the reservation of a disk.
+	DiskReservations = daemon.DiskReservations
+	Status           = daemon.Status
+	ConfigText       = daemon.ConfigText
+	Result           = daemon.Result
+	Event            = daemon.Event
+	Kept             = daemon.Kept
+	Op               = config.Op
 )
 
 // Version is the version of this interface, the /v1 of its paths.

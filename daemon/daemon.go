@@ -399,6 +399,7 @@ func (d *Daemon) Disks() []DiskStatus {
 			Cache: string(c.Cache), Thin: st.thin, ReadOnly: st.readOnly || c.ReadOnly, Shared: c.Shared, OnError: string(c.OnError),
 			Serial: k.id.Serial, NAA: k.id.NAA, LUNs: append([]string{}, places[c.Name]...), Stats: st.stats,
 			State: st.state, Error: st.err, Since: st.since, Held: st.held, Space: st.space, Revision: g.revs["disk "+c.Name],
+			Reservations: describeReservations(k.obj),
 		})
 	}
 	return out

@@ -55,6 +55,10 @@ type diskObject interface {
 	// resume re-opens a store that refuses writes, and lets a unit that stopped
 	// go on.
 	resume() error
+	// reservations are those that there are.
+	reservations() scsi.Reservations
+	// clearReservations removes them and all registrations.
+	clearReservations(deadline time.Duration) error
 	// flush makes what was written stable.
 	flush(deadline time.Duration) error
 	// close lets the unit go, then the store. No target maps it any more.

@@ -84,11 +84,15 @@ func (e *fakeEngine) openDisk(d *config.Disk, _ state.Disk, _ time.Duration) (di
 	e.flip(name, true)
 	return &fakeDisk{e, name, *d}, nil
 }
-func (k *fakeDisk) status() diskState         { return diskState{size: 1 << 20} }
-func (k *fakeDisk) resize(int64) error        { return k.e.do("resize", k.cfg.Name) }
-func (k *fakeDisk) setOnError(config.OnError) {}
-func (k *fakeDisk) setShared(bool) error      { return nil }
-func (k *fakeDisk) resume() error             { return k.e.do("resume", k.cfg.Name) }
+func (k *fakeDisk) status() diskState               { return diskState{size: 1 << 20} }
+func (k *fakeDisk) resize(int64) error              { return k.e.do("resize", k.cfg.Name) }
+func (k *fakeDisk) setOnError(config.OnError)       {}
+func (k *fakeDisk) setShared(bool) error            { return nil }
+func (k *fakeDisk) resume() error                   { return k.e.do("resume", k.cfg.Name) }
+func (k *fakeDisk) reservations() scsi.Reservations { return scsi.Reservations{} }
+func (k *fakeDisk) clearReservations(time.Duration) error {
+	return k.e.do("clear reservations", k.cfg.Name)
+}
 func (k *fakeDisk) flush(time.Duration) error { return k.e.do("flush", k.cfg.Name) }
 func (k *fakeDisk) close(deadline time.Duration) error {
 	if err := k.e.do("close", k.cfg.Name); err != nil {

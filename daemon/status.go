@@ -48,6 +48,8 @@ type DiskStatus struct {
 	Held  int        `json:"held,omitempty"`  // commands
 	// Space of a thin disk in a file; nil for others.
 	Space *SpaceStatus `json:"space,omitempty"`
+	// Reservations are who has registered or reserved; none: nobody has.
+	Reservations *Reservations `json:"reservations,omitempty"`
 	// Revision at which the configuration of it came or last changed.
 	Revision uint64    `json:"revision"`
 	Stats    UnitStats `json:"stats"`

@@ -27,9 +27,11 @@ type Registration struct {
 	// TransportID is the initiator port's (SPC-4 §7.6.4), Name the name in it.
 	TransportID []byte
 	Name        string
-	// Port is the relative target port identifier.
-	Port uint16
-	Key  uint64
+	// Port is the relative target port identifier, Target the name of the target
+	// that has it; "": the unit cannot be reached by it at present.
+	Port   uint16
+	Target string
+	Key    uint64
 	// Holder: it is a holder of the reservation.
 	Holder bool
 	// Attached: it is there now.
@@ -38,13 +40,17 @@ type Registration struct {
 
 // Reservations tells who has registered and reserved. Any goroutine.
 func (u *Unit) Reservations() Reservations {
+	targets := make(map[uint16]string)
+	for _, p := range u.ports() {
+		targets[p.conf.RelID] = p.target.conf.Name
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	p := u.pr.table
 	r := Reservations{Type: p.typ, Generation: p.generation, Persistent: p.aptpl, Lost: u.pr.lost}
 	for i, g := range p.regs {
 		e := Registration{TransportID: []byte(g.id.transport), Name: TransportName([]byte(g.id.transport)),
-			Port: g.id.port, Key: g.key, Holder: p.holds(i)}
+			Port: g.id.port, Target: targets[g.id.port], Key: g.key, Holder: p.holds(i)}
 		for _, nu := range u.nexuses {
 			e.Attached = e.Attached || nu.id == g.id
 		}

@@ -37,7 +37,7 @@ who uses it is named. With --force it is taken out of its targets first: command
 way are aborted, and what the store does not give back within a deadline is reported.`,
 			"  vtgt disk rm data\n  vtgt disk rm data --force", "take it out of its targets first", []string{"disk"},
 			func(args []string) (api.EditOp, error) { return api.EditOp{Kind: "disk", Name: args[0]}, nil }),
-		newDiskResume(g))
+		newDiskResume(g), newDiskUnreserve(g))
 }
 
 func newDiskAdd(g *globals) *cobra.Command {
@@ -88,6 +88,33 @@ An empty text takes the key out of the file: --serial "".` + howTo,
 		return f.run(g, cmd, api.EditOp{Action: config.Modify, Kind: "disk", Name: args[0], Values: v})
 	}
 	f.add(cmd, "cut it where the size is smaller; close and open it although initiators use it: their commands are aborted")
+	return cmd
+}
+
+func newDiskUnreserve(g *globals) *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "unreserve NAME",
+		Short: "Remove all registrations and reservations of a disk",
+		Long: `Remove all registrations and reservations of a disk, persistent ones and RESERVE, as an
+initiator's PERSISTENT RESERVE OUT with CLEAR does: for when none is left that could, and
+where what should have persisted is damaged. Initiators that rely on them are named and it is
+refused; with --force they lose them and are told by a unit attention. Whoever was kept
+out can write then, so be sure that the hosts concerned know of each other.`,
+		Example: "  vtgt get reservations\n  vtgt disk unreserve data\n  vtgt disk unreserve data --force",
+		Args:    args("disk"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, ctx, cancel := g.client(cmd)
+			defer cancel()
+			defer c.Close()
+			if err := c.ClearReservations(ctx, args[0], force); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "disk %s: no reservations\n", args[0])
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "although initiators that are there rely on them")
 	return cmd
 }
 

@@ -20,13 +20,13 @@ func newGet(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get RESOURCE",
 		Short: "Show what the daemon serves",
-		Long:  "Show disks, targets, exports, sessions, the configuration or the daemon itself.",
+		Long:  "Show disks, targets, exports, sessions, reservations, the configuration or the daemon itself.",
 		Example: `  vtgt get disks
   vtgt get sessions -o json
   vtgt get config > backup.yaml`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return usagef("name what to get: disks, targets, exports, sessions, config, history, events or status")
+			return usagef("name what to get: disks, targets, exports, sessions, reservations, config, history, events or status")
 		},
 	}
 	cmd.AddCommand(
@@ -34,6 +34,7 @@ func newGet(g *globals) *cobra.Command {
 		newResource(g, "targets", "List the targets and their LUNs", "  vtgt get targets", tableTargets),
 		newResource(g, "exports", "List the ways to reach the targets", "  vtgt get exports", tableExports),
 		newResource(g, "sessions", "List who is logged in, with the negotiated values", "  vtgt get sessions\n  vtgt get sessions -o json | jq '.[].params.HeaderDigest'", tableSessions),
+		newResource(g, "reservations", "List who has registered with disks and reserved them", "  vtgt get reservations\n  vtgt get reservations -o json", tableReservations),
 		newGetConfig(g),
 		newResource(g, "history", "List the earlier configurations that are kept", "  vtgt get history\n  vtgt get config --revision 7 | vtgt apply -f -", tableHistory),
 		newEvents(g),
@@ -151,7 +152,9 @@ func tableDisks(ctx context.Context, c *api.Client, w io.Writer) error {
 		for _, f := range []struct {
 			on   bool
 			name string
-		}{{d.Thin, "thin"}, {d.ReadOnly, "read-only"}, {d.Shared, "shared"}} {
+		}{{d.Thin, "thin"}, {d.ReadOnly, "read-only"}, {d.Shared, "shared"},
+			{d.Reservations != nil && (d.Reservations.Type != "none" || d.Reservations.ReservedBy != ""), "reserved"},
+			{d.Reservations != nil && d.Reservations.Lost, "reservations-lost"}} {
 			if f.on {
 				fl = append(fl, f.name)
 			}
@@ -159,6 +162,38 @@ func tableDisks(ctx context.Context, c *api.Client, w io.Writer) error {
 		rows = append(rows, []string{d.Name, d.Store, size(d.Size), fmt.Sprintf("%d/%d", d.BlockSize, d.PhysicalBlockSize), d.Cache, strings.Join(fl, ","), d.State, d.Serial, strings.Join(d.LUNs, ",")})
 	}
 	return columns(w, "NAME STORE SIZE BLOCK CACHE FLAGS STATE SERIAL LUNS", rows)
+}
+
+func tableReservations(ctx context.Context, c *api.Client, w io.Writer) error {
+	rs, err := c.Reservations(ctx)
+	if err != nil {
+		return err
+	}
+	var rows [][]string
+	for _, r := range rs {
+		keeps := "no"
+		if r.Persistent {
+			keeps = "yes"
+		}
+		switch {
+		case r.Lost:
+			rows = append(rows, []string{r.Disk, "lost", "", "", "", "", "", ""})
+		case r.ReservedBy != "":
+			rows = append(rows, []string{r.Disk, "RESERVE", "", r.ReservedBy, "", "holder", "", ""})
+		}
+		for _, g := range r.Registrations {
+			role := "registered"
+			if g.Holder {
+				role = "holder"
+			}
+			there := "no"
+			if g.Attached {
+				there = "yes"
+			}
+			rows = append(rows, []string{r.Disk, r.Type, g.Key, g.Initiator, fmt.Sprintf("%s:%d", g.Target, g.RelativePort), role, there, keeps})
+		}
+	}
+	return columns(w, "DISK TYPE KEY INITIATOR PORT ROLE ATTACHED PERSISTENT", rows)
 }
 
 func tableTargets(ctx context.Context, c *api.Client, w io.Writer) error {

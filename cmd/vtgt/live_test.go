@@ -721,7 +721,7 @@ func TestChangeUsage(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"disk"}, "name what to do: add, set, rm, resume"},
+		{[]string{"disk"}, "name what to do: add, set, rm, resume, unreserve"},
 		{[]string{"disk", "add"}, "name the disk"},
 		{[]string{"disk", "add", "a", "b", "--store", "mem:"}, "takes no further argument, not \"b\""},
 		{[]string{"disk", "set", "a"}, "nothing is to be changed"},

@@ -25,6 +25,7 @@ func FuzzCDB(f *testing.F) {
 		c := goldenConf()
 		c.Thin, c.Removable = i&1 != 0, i&2 != 0
 		st := newRigStore(64 << 10)
+		st.info.Cached = i&2 != 0
 		st.info.BlockAlign = 1 // bounce buffers are the store's business
 		st.later = i&1 == 0
 		rigs[i] = newRig(f, c, st).nexus()

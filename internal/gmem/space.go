@@ -11,8 +11,9 @@ import (
 // ErrClosed is the answer of a Space that was closed.
 var ErrClosed = errors.New("guest memory: the address space is closed")
 
-// chunkBytes is what a Space reserves at once. It costs address space only.
-const chunkBytes = 1 << 36
+// chunkBytes is what a Space reserves at once: 64 GiB, 1 GiB where addresses have 32
+// bits. It costs address space only.
+const chunkBytes = 1 << (30 + 6*(^uint(0)>>63))
 
 // A Space is the addresses of one export: reserved without access, lent to the
 // regions of its generations, given back to the kernel by Close alone. Its methods

@@ -43,6 +43,7 @@ type ring struct {
 	scratch vring.Chain
 	req     virtioscsi.Req
 	resp    virtioscsi.Resp
+	more    bool // there is something to take: the answer of pollStep and armStep
 	replay  bool // the chain in scratch was found in flight
 	reHead  uint16
 	held    bool // the core did not take the chain in scratch: it is next
@@ -61,6 +62,7 @@ type ring struct {
 	cur        *slot // in the hands of flushStep
 	flush      loop.Node
 	again      loop.Node
+	polling    loop.PollNode
 	queues     []*srp.Queue // by target, made when first used
 	kicks      []*srp.Queue // that got requests in this round
 
@@ -113,6 +115,7 @@ func (r *ring) open(s *ringStart) error {
 	r.parts = [3]uint64{s.Desc, s.Avail, s.Used}
 	r.flush.Init((*ringFlush)(r))
 	r.again.Init((*ringAgain)(r))
+	r.polling.Init((*ringPoll)(r))
 	r.timer.Init((*ringTimer)(r))
 	r.retry.Init((*ringRetry)(r))
 	s.Config.EventIdx = virtioscsi.Has(s.Features, virtioscsi.FeatureEventIdx)
@@ -172,6 +175,29 @@ type ringAgain ring
 
 func (h *ringAgain) Handle(*loop.Node) { (*ring)(h).look() }
 
+// ringPoll is a ring whose driver was told that it need not kick.
+type ringPoll ring
+
+func (h *ringPoll) Poll() bool { return (*ring)(h).poll(pollStep) }
+func (h *ringPoll) Arm() bool  { return (*ring)(h).poll(armStep) }
+
+// poll tells whether there is something to take, and sees to it that it is taken.
+func (r *ring) poll(step func(*ring)) bool {
+	if !r.ready() || r.held || r.flight >= r.limit {
+		return false // what ends that looks at the ring, too
+	}
+	r.more = false
+	r.guard(step)
+	if !r.more || r.dead {
+		return false
+	}
+	r.loop.PostOnce(&r.again)
+	return true
+}
+
+func pollStep(r *ring) { r.more = r.vr.More() }
+func armStep(r *ring)  { r.more = r.vr.EnableKick() }
+
 // ready tells whether the ring takes requests.
 func (r *ring) ready() bool {
 	return r.enabled && !r.stopping && !r.dead && r.failure == nil
@@ -230,11 +256,8 @@ func takeStep(r *ring) {
 			return
 		}
 		if !ok {
-			if !r.vr.EnableKick() {
-				return
-			}
-			r.vr.DisableKick()
-			continue
+			r.loop.Hot(&r.polling) // which asks for a kick before the loop sleeps
+			return
 		}
 		r.now[cRequests]++
 		r.take(r)
@@ -457,6 +480,7 @@ func (r *ring) remap(m *gmem.Map, parts [3]uint64) error {
 func (r *ring) stop(deadline time.Duration, done chan<- ringStop) {
 	r.stopping, r.stopped = true, done
 	r.loop.Remove(&r.source)
+	r.loop.Cold(&r.polling)
 	if r.index == eventQueue {
 		r.d.events.stop(r)
 	}

@@ -49,6 +49,7 @@ type Loop struct {
 	ring   *uring.Ring
 	noRing bool
 	spin   spinner
+	hot    []*PollNode
 	trim   Timer
 
 	stopping  bool  // stop was seen: the ring is being drained

@@ -98,7 +98,7 @@ func (l *Loop) wait() {
 	}
 	n, errno := sys.EpollPoll(l.epfd, l.evs[:])
 	l.evCount = n
-	if n > 0 || l.pending() {
+	if len(l.hot) > 0 && l.poll() || n > 0 || l.pending() {
 		return
 	}
 	if errno != 0 && errno != sys.EINTR {
@@ -111,6 +111,9 @@ func (l *Loop) wait() {
 	}
 	l.g.spin.refresh(start)
 	if l.spin.now > 0 && l.trySpin(start, end) {
+		return
+	}
+	if len(l.hot) > 0 && l.arm() {
 		return
 	}
 	if !l.trim.Armed() && l.slabs.Holds() {
@@ -190,7 +193,8 @@ func (l *Loop) trySpin(start, end int64) bool {
 				break
 			}
 		}
-		if found {
+		if found || len(l.hot) > 0 && l.glance() {
+			found = true
 			break
 		}
 		if n, _ := sys.EpollPoll(l.epfd, l.evs[:]); n > 0 {

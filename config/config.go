@@ -117,6 +117,9 @@ type Disk struct {
 	// NAA is the designator of type NAA 3h (locally assigned), 16 hexadecimal
 	// digits; empty: made once and kept in the state folder.
 	NAA string
+	// Reservations is the path of the file that keeps persistent reservations
+	// through power loss; empty: it is in the state folder.
+	Reservations string
 }
 
 // DefaultDisk is a disk with the values that a file need not state.

@@ -190,6 +190,7 @@ func diskChanges(a, b *Disk) []string {
 	field("claim", a.Claim, b.Claim)
 	field("serial", a.Serial, b.Serial)
 	field("naa", a.NAA, b.NAA)
+	field("reservations", a.Reservations, b.Reservations)
 	return out
 }
 

@@ -89,6 +89,7 @@ func (d *decoder) disk(k *Disk, n *yaml.Node, p string) {
 		"explicitALUA":      d.bool(&k.ExplicitALUA),
 		"serial":            d.str(&k.Serial),
 		"naa":               d.str(&k.NAA),
+		"reservations":      d.str(&k.Reservations),
 		"migratable":        d.only("false"),
 		"onError":           d.str((*string)(&k.OnError)),
 		"claim":             d.bool(&k.Claim),

@@ -127,6 +127,7 @@ func (v *validator) name(kind, path, name string, seen map[string]string) {
 func (v *validator) disks() {
 	names, paths := map[string]string{}, map[string]string{}
 	serials, naas := map[string]string{}, map[string]string{}
+	files := map[string][]string{} // of reservations
 	for i := range v.c.Disks {
 		d, p := &v.c.Disks[i], at("disks", i)
 		v.name("disk", p, d.Name, names)
@@ -150,6 +151,26 @@ func (v *validator) disks() {
 			v.add(p+".onError", "write report, stop or enospc-stop", "disk %q: %q is not an error policy", d.Name, clip(string(d.OnError)))
 		}
 		v.identity(d, p, serials, naas)
+		if r := d.Reservations; r != "" {
+			switch {
+			case !filepath.IsAbs(r):
+				v.add(p+".reservations", "write it from the root on", "disk %q: the path %q is relative", d.Name, clip(r))
+			case strings.ContainsRune(r, 0):
+				v.add(p+".reservations", "write the path of a file", "disk %q: the path holds a zero byte", d.Name)
+			default:
+				files[filepath.Clean(r)] = append(files[filepath.Clean(r)], p+".reservations")
+			}
+		}
+	}
+	for i := range v.c.Disks {
+		p := at("disks", i) + ".reservations"
+		path := filepath.Clean(v.c.Disks[i].Reservations)
+		if other, dup := paths[path]; dup {
+			v.add(p, "name a file of its own", "disk %q: %s is the store of a disk, see %s", v.c.Disks[i].Name, path, v.first(other))
+		}
+		if all := files[path]; len(all) > 1 && all[0] != p {
+			v.add(p, "name a file of its own", "disk %q: %s is that of another disk, first in %s", v.c.Disks[i].Name, path, v.first(all[0]))
+		}
 	}
 }
 

@@ -147,7 +147,7 @@ func (c *core) openDisk(d *config.Disk, id state.Disk, wait time.Duration) (disk
 				c.tell("disk", d.Name, "running")
 			}
 		},
-		Memory: c.memory(d.Name),
+		Memory: c.memoryOf(d),
 		Log:    log,
 	}, st)
 	if err != nil {

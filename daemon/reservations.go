@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vtgt/vtgt/config"
+	"github.com/vtgt/vtgt/daemon/state"
 	"github.com/vtgt/vtgt/scsi"
 )
 
@@ -107,6 +109,35 @@ func (d *Daemon) ClearReservations(name string, force bool) error {
 		}
 	}
 	return k.obj.clearReservations(5 * time.Second)
+}
+
+// movedReservations is a Memory of which the reservations lie in a file of their own.
+type movedReservations struct {
+	scsi.Memory
+	file state.File
+}
+
+func (m movedReservations) Load(record string) ([]byte, error) {
+	if record == scsi.ReservationsRecord {
+		return m.file.Load()
+	}
+	return m.Memory.Load(record)
+}
+
+func (m movedReservations) Save(record string, b []byte) error {
+	if record == scsi.ReservationsRecord {
+		return m.file.Save(b)
+	}
+	return m.Memory.Save(record, b)
+}
+
+// memoryOf is the memory of disk d.
+func (c *core) memoryOf(d *config.Disk) scsi.Memory {
+	m := c.memory(d.Name)
+	if d.Reservations != "" {
+		m = movedReservations{m, state.File(d.Reservations)}
+	}
+	return m
 }
 
 func (k *unit) reservations() scsi.Reservations { return k.u.Reservations() }

@@ -83,7 +83,7 @@ func (u *Unit) ClearReservations(deadline time.Duration) error {
 	u.mu.Unlock()
 	if !same && u.canPersist() {
 		u.saving.Lock()
-		err := u.conf.Memory.Save(reservationsRecord, encodeReservations(res.next))
+		err := u.conf.Memory.Save(ReservationsRecord, encodeReservations(res.next))
 		u.saving.Unlock()
 		if err != nil {
 			u.mu.Lock()
@@ -110,7 +110,7 @@ func (u *Unit) loadReservations() error {
 	if !u.canPersist() {
 		return nil
 	}
-	b, err := u.conf.Memory.Load(reservationsRecord)
+	b, err := u.conf.Memory.Load(ReservationsRecord)
 	if err != nil {
 		return fmt.Errorf("disk %s: its persistent reservations cannot be read: %w", u.conf.Name, err)
 	}

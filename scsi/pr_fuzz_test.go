@@ -71,7 +71,7 @@ func FuzzPROut(f *testing.F) {
 			t.Errorf("%+v %v", got, err)
 		}
 		if p.aptpl {
-			if got, err := decodeReservations(mem.saved(reservationsRecord)); err != nil || !sameKept(got, p) {
+			if got, err := decodeReservations(mem.saved(ReservationsRecord)); err != nil || !sameKept(got, p) {
 				t.Errorf("saved %+v %v, in force %+v", got, err, p)
 			}
 		}

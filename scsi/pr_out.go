@@ -310,7 +310,7 @@ func (c *prCommand) save() {
 		return
 	}
 	t.pr = c
-	t.save(reservationsRecord, encodeReservations(c.res.next), prSaved)
+	t.save(ReservationsRecord, encodeReservations(c.res.next), prSaved)
 }
 
 // prSaved is the step after save.

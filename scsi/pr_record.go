@@ -15,8 +15,9 @@ import (
 // let the wrong host write. PRGENERATION is not in it: it is zero after power on
 // (SPC-4 §6.15.2).
 
-// reservationsRecord is the record's name in Memory.
-const reservationsRecord = "reservations"
+// ReservationsRecord is the name of the record in Memory that has the persistent
+// reservations.
+const ReservationsRecord = "reservations"
 
 const reservationsVersion = 1
 

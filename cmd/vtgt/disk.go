@@ -26,6 +26,7 @@ var diskKeys = []key{
 	{"claim", "claim", "serve a block device although a volume manager's signature is on it: it is the initiators'", 'b'},
 	{"serial", "serial", "unit serial number; made once and kept where it is not given", 's'},
 	{"naa", "naa", "NAA designator, 16 hexadecimal digits beginning with 3; made once and kept where it is not given", 's'},
+	{"reservations", "reservations", "file that keeps persistent reservations through power loss, a `PATH` beside the image, say; the state folder where it is not given", 's'},
 }
 
 func newDisk(g *globals) *cobra.Command {

@@ -1,9 +1,14 @@
 package state
 
 import (
+	"bufio"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 )
 
 func TestMemory(t *testing.T) {
@@ -59,5 +64,92 @@ func TestMemory(t *testing.T) {
 	}
 	if _, err := d.Memory("c").Load("mode"); err == nil {
 		t.Error("read a folder")
+	}
+}
+
+func TestFile(t *testing.T) {
+	dir := t.TempDir()
+	f := File(filepath.Join(dir, "r.json"))
+	load := func(want string) {
+		t.Helper()
+		if b, err := f.Load(); err != nil || string(b) != want || (b == nil) != (want == "") {
+			t.Errorf("%q, %v, want %q", b, err, want)
+		}
+	}
+	load("")
+	for _, s := range []string{"1\n", "22\n"} {
+		if err := f.Save([]byte(s)); err != nil {
+			t.Fatal(err)
+		}
+		load(s)
+	}
+	if err := f.Save(nil); err != nil {
+		t.Fatal(err)
+	}
+	load("")
+	// A folder that is not there may be on a file system that is not mounted.
+	f = File(filepath.Join(dir, "x", "r.json"))
+	if _, err := f.Load(); err == nil || !strings.Contains(err.Error(), "r.json") {
+		t.Error(err)
+	}
+	if err := f.Save([]byte("1")); err == nil {
+		t.Error("saved into a folder that is not there")
+	}
+}
+
+// TestMemoryKilled: whenever a process that saves is killed, the record is one of
+// those that it saved, whole.
+func TestMemoryKilled(t *testing.T) {
+	const env = "VTGT_STATE_SAVES_IN"
+	record := func(n int) []byte {
+		return []byte(fmt.Sprintf("%08d", n) + strings.Repeat(string(rune('a'+n%26)), 1+n*37%5000) + "\n")
+	}
+	if dir := os.Getenv(env); dir != "" {
+		m := (&Dir{path: dir}).Memory("a")
+		for n := 0; ; n++ {
+			var b []byte // some remove it
+			if n%7 != 6 {
+				b = record(n)
+			}
+			if err := m.Save("x", b); err != nil {
+				t.Fatal(err)
+			}
+			if n == 20 {
+				fmt.Println("at it")
+			}
+		}
+	}
+	dir := t.TempDir()
+	for i := range 15 {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestMemoryKilled$")
+		cmd.Env = append(os.Environ(), env+"="+dir)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := bufio.NewReader(out).ReadString('\n'); err != nil || s != "at it\n" {
+			t.Fatalf("%q %v", s, err)
+		}
+		time.Sleep(time.Duration(i*317) * time.Microsecond)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		d := open(t, dir) // sweeps
+		b, err := d.Memory("a").Load("x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var n int
+		if b != nil {
+			if _, err := fmt.Sscanf(string(b), "%08d", &n); err != nil || string(b) != string(record(n)) {
+				t.Fatalf("a part of a record: %.40q… of %d bytes", b, len(b))
+			}
+		}
+		d.Close()
+		if files, _ := os.ReadDir(filepath.Join(dir, unitFolder, "a")); len(files) > 1 {
+			t.Errorf("left behind: %v", files)
+		}
 	}
 }

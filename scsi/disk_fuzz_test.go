@@ -24,6 +24,9 @@ func FuzzCDB(f *testing.F) {
 	for i := range rigs {
 		c := goldenConf()
 		c.Thin, c.Removable = i&1 != 0, i&2 != 0
+		if c.SetAccess = i&2 == 0; c.SetAccess {
+			c.Memory = &rigMemory{}
+		}
 		st := newRigStore(64 << 10)
 		st.info.Cached = i&2 != 0
 		st.info.BlockAlign = 1 // bounce buffers are the store's business
@@ -44,6 +47,11 @@ func FuzzCDB(f *testing.F) {
 		u.setReservation(nil)
 		u.mu.Unlock()
 		u.setNotReady(0)
+		u.disk.saved.Store(nil)
+		u.modeSet(u.modeDefault())
+		u.mu.Lock()
+		u.setAccess(n.r.tg, groupAccess{}, nil)
+		u.mu.Unlock()
 		clear(n.r.st.b)
 		// Guard bytes around what may be touched; DataIn in pieces.
 		const guard = 32

@@ -2,6 +2,7 @@ package scsi
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/vtgt/vtgt/backing"
 )
@@ -27,6 +28,9 @@ type diskState struct {
 	// logBase are the counters as they were when LOG SELECT reset those of a log
 	// page; Unit.mu.
 	logBase map[byte]logCounts
+	// born is when the unit began, idle what log page 19h last showed, ns; Unit.mu.
+	born time.Time
+	idle uint64
 	// ident is the identifying information, newIdent what it is about to be.
 	ident    atomic.Pointer[identity]
 	newIdent *identity

@@ -1,11 +1,14 @@
 package scsi
 
+import "time"
+
 // logCounts is what log pages count, since the unit began or LOG SELECT reset it.
 type logCounts struct {
 	reads, writes                      uint64
 	readBytes, writeBytes, verifyBytes uint64
 	readErrs, writeErrs, verifyErrs    uint64
 	readTime, writeTime                uint64 // ns
+	idle                               uint64 // ns
 }
 
 func (c *logCounts) sub(o *logCounts) {
@@ -19,6 +22,7 @@ func (c *logCounts) sub(o *logCounts) {
 	c.verifyErrs -= o.verifyErrs
 	c.readTime -= o.readTime
 	c.writeTime -= o.writeTime
+	c.idle -= o.idle
 }
 
 // logTotals sums what the lanes have published since the unit began. u.mu is held.
@@ -27,7 +31,12 @@ func (u *Unit) logTotals() logCounts {
 	for _, lu := range u.lanes {
 		s.add(lu)
 	}
+	// What no command took. Time in which several ran is taken off several times,
+	// so that it is the least that the unit can have been idle.
+	since := uint64(time.Since(u.disk.born))
+	u.disk.idle = max(u.disk.idle, since-min(since, s.LatencySum))
 	return logCounts{
+		idle:  u.disk.idle,
 		reads: s.Reads, writes: s.Writes,
 		readBytes: s.ReadBytes, writeBytes: s.WriteBytes + s.MixedBytes, verifyBytes: s.VerifyBytes,
 		readErrs: s.ReadErrors, writeErrs: s.WriteErrors, verifyErrs: s.VerifyErrors,

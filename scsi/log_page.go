@@ -153,9 +153,9 @@ func appendTemperature(b []byte, _ *Unit, _ byte) []byte {
 	return append(appendLogParam(b, 1, logList, 2), 0, 0xff)
 }
 
-// appendStatistics appends the general access statistics (SPC-4 §7.3.8), in intervals
-// of 1 us. How long commands waited in a queue is not counted: the weighted fields are
-// zero.
+// appendStatistics appends the general access statistics and the idle time (SPC-4
+// §7.3.8), in intervals of 1 us. How long commands waited in a queue is not counted: the
+// weighted fields are zero.
 func appendStatistics(b []byte, u *Unit, pc byte) []byte {
 	const us = 1000
 	c := u.logCounts(logStatistics)
@@ -172,6 +172,14 @@ func appendStatistics(b []byte, u *Unit, pc byte) []byte {
 		}
 		b = binary.BigEndian.AppendUint64(b, v)
 	}
+	idle := c.idle / us
+	switch pc {
+	case logThreshold, logDefaultThreshold:
+		idle = ^uint64(0)
+	case logDefaultCumulative:
+		idle = 0
+	}
+	b = binary.BigEndian.AppendUint64(appendLogParam(b, 2, logList, 8), idle)
 	// Time interval: 1 * 10^-6 s.
 	b = appendLogParam(b, 3, logList, 8)
 	b = binary.BigEndian.AppendUint32(b, 6)
@@ -180,5 +188,5 @@ func appendStatistics(b []byte, u *Unit, pc byte) []byte {
 
 // appendExceptions: no informational exception, no temperature (SPC-4 §7.3.11).
 func appendExceptions(b []byte, _ *Unit, _ byte) []byte {
-	return append(appendLogParam(b, 0, logList, 4), 0, 0, 0xff, 0)
+	return append(appendLogParam(b, 0, logList, 4), 0, 0, 0xff, 0xff)
 }

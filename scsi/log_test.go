@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vtgt/vtgt/backing"
 )
@@ -55,9 +56,10 @@ func TestLogPagesGolden(t *testing.T) {
 		{"4d 00 42 00 00 0000 0000 00", ""},
 		{"4d 00 4d 00 00 0000 ffff 00", "8d 00 000c 0000 23 02 00 ff 0001 23 02 00 ff"},
 		{"4d 00 4d 00 00 0001 ffff 00", "8d 00 0006 0001 23 02 00 ff"},
-		{"4d 00 59 00 00 0002 ffff 00", "99 00 000c 0003 23 08 00000006 00000001"},
-		{"4d 00 59 00 00 0000 ffff 00", "99 00 0050 0001 23 40" + zeros(64) + "0003 23 08 00000006 00000001"},
-		{"4d 00 6f 00 00 0000 ffff 00", "af 00 0008 0000 23 04 00 00 ff 00"},
+		{"4d 00 59 00 00 0003 ffff 00", "99 00 000c 0003 23 08 00000006 00000001"},
+		{"4d 00 d9 00 00 0000 ffff 00", "99 00 005c 0001 23 40" + zeros(64) + "0002 23 08" + none + "0003 23 08 00000006 00000001"},
+		{"4d 00 99 00 00 0002 ffff 00", "99 00 0018 0002 23 08" + most + "0003 23 08 00000006 00000001"},
+		{"4d 00 6f 00 00 0000 ffff 00", "af 00 0008 0000 23 04 00 00 ff ff"},
 	} {
 		wantBytes(t, c.cdb, n.expect("good", c.cdb, nil, 4096).in(), unhex(t, c.want))
 	}
@@ -126,6 +128,13 @@ func TestLogCounters(t *testing.T) {
 	want("writes", stat(1), 3)
 	want("blocks received", stat(2), 7)
 	want("blocks transmitted", stat(3), 3)
+
+	// The time without commands, in us, goes on, and not faster than the clock.
+	idle := get(logStatistics, 2)
+	time.Sleep(2 * time.Millisecond)
+	if now := get(logStatistics, 2); now < idle+1000 || now > uint64(time.Since(r.u.disk.born).Microseconds()) {
+		t.Errorf("idle for %d us, before %d", now, idle)
+	}
 
 	// One page, told to the others; those of its counters only.
 	n.expect("good", "4c 02 c2 00 00 0000 0000 00", nil, 0)

@@ -158,6 +158,7 @@ func NewUnit(c UnitConfig, st backing.Store) (*Unit, error) {
 		return nil, err
 	}
 	u.server = newDisk(u)
+	u.disk.born = time.Now()
 	if err := u.loadModes(); err != nil {
 		return nil, err
 	}

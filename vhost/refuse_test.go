@@ -9,6 +9,7 @@ import (
 	"github.com/vtgt/vtgt/internal/sys"
 	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/vhost/proto"
+	"github.com/vtgt/vtgt/vhost/vring"
 )
 
 // TestOffers is what a front end is told.
@@ -132,7 +133,7 @@ func TestRefusals(t *testing.T) {
 		}, proto.SetVringEnable, state(2, 1), nil, "is for 2 rings"},
 		{"inflight for shorter rings", func(r *raw) {
 			memUp(r)
-			r.must(proto.SetInflightFD, inflight(proto.Inflight{Size: 1 << 20, Queues: 8, QueueSize: 64}), r.memfd(1<<20))
+			r.must(proto.SetInflightFD, inflight(proto.Inflight{Size: uint64(vring.InflightSize(8, 64)), Queues: 8, QueueSize: 64}), r.memfd(1<<20))
 		}, proto.SetVringEnable, state(2, 1), nil, "the ring has 128"},
 
 		{"unknown with an answer", nil, proto.PostcopyEnd, nil, nil, "not offered"},

@@ -54,10 +54,12 @@ func crashConfig(store func(i int, p promise) string, extra int) string {
 		disks = append(disks, fmt.Sprintf("  - {name: %s, store: %q, cache: %s, %s}\n", p.name, store(i, p), p.cache, crashSize(store(i, p))))
 		luns = append(luns, fmt.Sprintf("{lun: %d, disk: %s}", i, p.name))
 	}
+	disks = append(disks, "  - {name: fence, store: \"mem:\", size: 1MiB, shared: true}\n")
 	for i := range extra {
 		disks = append(disks, fmt.Sprintf("  - {name: extra%d, store: \"null:\", size: 1MiB}\n", i))
 	}
-	return "disks:\n" + strings.Join(disks, "") + "targets:\n  - name: crash\n    luns: [" + strings.Join(luns, ", ") + "]\n    iscsi: {iqn: \"" + crashIQN + "\"}\n"
+	return "disks:\n" + strings.Join(disks, "") + "targets:\n  - name: crash\n    luns: [" + strings.Join(luns, ", ") + "]\n    iscsi: {iqn: \"" + crashIQN + "\"}\n" +
+		"  - name: fence\n    luns: [{lun: 0, disk: fence}]\n    iscsi: {iqn: \"" + fenceIQN + "\"}\n"
 }
 
 func crashSize(store string) string {

@@ -33,6 +33,7 @@ func TestKilled(t *testing.T) {
 	h.start()
 	checkPolicy(t, h.portal())
 	known := map[string]api.Disk{}
+	var hosts fence
 	for round := range n {
 		begin := time.Now()
 		before := acks(books)
@@ -56,9 +57,13 @@ func TestKilled(t *testing.T) {
 				known[name] = d
 			}
 		}
+		hosts.ok(t, hosts.act(h.portal()))
+		fenced, err := hosts.during(h.portal())
+		hosts.ok(t, err)
 		time.Sleep(time.Duration(rng.IntN(200)) * time.Millisecond)
 		h.kill()
 		w.wait(t)
+		<-fenced
 		if !inTime {
 			<-applied
 		}
@@ -67,6 +72,9 @@ func TestKilled(t *testing.T) {
 			if err != nil {
 				t.Errorf("round %d: %v", round, err)
 			}
+		}
+		if err := hosts.check(h.portal()); err != nil {
+			t.Errorf("round %d: fence: %v", round, err)
 		}
 		now := h.disks()
 		sameIdentities(t, known, now)

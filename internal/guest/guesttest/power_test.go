@@ -219,7 +219,7 @@ func (s *station) yaml() string {
 // TestPowerLoss runs vtgt on a disk that loses power while it is written to. Whatever
 // was acknowledged as stable must be there afterwards: data by FUA, by SYNCHRONIZE
 // CACHE, and of a unit without a volatile cache; the YAML and the identities after
-// `vtgt apply`. Then the same with vtgt's syncs switched off, which must be noticed.
+// `vtgt apply`; registrations and the reservation with APTPL. Then the same with vtgt's syncs switched off, which must be noticed.
 func TestPowerLoss(t *testing.T) {
 	s := newStation(t)
 	rng, seed := random(t)
@@ -230,6 +230,7 @@ func TestPowerLoss(t *testing.T) {
 	s.serve(s.vm.Spawn)
 	checkPolicy(t, s.addr())
 	extra := 0
+	var hosts fence
 	for round := range n {
 		begin := time.Now()
 		before := acks(books)
@@ -253,11 +254,21 @@ func TestPowerLoss(t *testing.T) {
 		} else {
 			close(late)
 		}
-		time.Sleep(time.Duration(rng.IntN(1500)) * time.Millisecond)
+		// Last, so that nobody else's sync makes it stable, as far as that goes.
+		hosts.ok(t, hosts.act(s.addr()))
+		fenced := make(chan struct{})
+		if rng.IntN(2) == 0 {
+			fenced, err = hosts.during(s.addr())
+			hosts.ok(t, err)
+		} else {
+			close(fenced)
+		}
+		time.Sleep(time.Duration(rng.IntN(200)) * time.Millisecond)
 		keep := []float64{0, 0.1, 0.5, 0.9}[rng.IntN(4)]
 		lost := s.cut(rng, keep)
 		w.wait(t)
 		<-late
+		<-fenced
 
 		s.boot()
 		s.serve(s.vm.Spawn)
@@ -265,6 +276,9 @@ func TestPowerLoss(t *testing.T) {
 			if err != nil {
 				t.Errorf("round %d: %v", round, err)
 			}
+		}
+		if err := hosts.check(s.addr()); err != nil {
+			t.Errorf("round %d: fence: %v", round, err)
 		}
 		sameIdentities(t, known, s.served())
 		if text := s.yaml(); text != s.config(kept) && text != s.config(extra) {
@@ -289,6 +303,8 @@ func TestPowerLoss(t *testing.T) {
 	before := acks(books)
 	w := startWriters(t, s.addr(), books)
 	busy(t, w, books, before, 20)
+	stable := hosts
+	hosts.ok(t, hosts.act(s.addr()))
 	if _, err := s.vm.Run(guestVtgt, "--socket", guestSocket, "apply", "-f", guestNew); err != nil {
 		t.Fatal(err)
 	}
@@ -312,6 +328,12 @@ func TestPowerLoss(t *testing.T) {
 		} else {
 			t.Logf("without syncs, as it should be: %d sectors of %s (%v) lost", le.Lost, le.Name, le.Mode)
 		}
+	}
+	if err := hosts.check(s.addr()); err == nil {
+		t.Error("vtgt did not sync, and the reservation with APTPL is there")
+	}
+	if err := stable.check(s.addr()); err != nil {
+		t.Errorf("vtgt did not sync, and the reservation before is not there: %v", err)
 	}
 	last := fmt.Sprintf("extra%d", extra-1)
 	if now := s.served(); known[last].Serial == "" || now[last].Serial == known[last].Serial {

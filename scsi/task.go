@@ -30,6 +30,10 @@ type Task struct {
 	// Mapped: DataOut and DataIn are memory that its owner, a guest, can take away
 	// at any moment.
 	Mapped bool
+	// Replayed: an earlier process took the command, and may have run it before it
+	// ended. It had come past the unit attention conditions of then; those of now
+	// wait for the next command.
+	Replayed bool
 	// Ref is the front end's own: its request, as a rule. The core never looks.
 	Ref any
 

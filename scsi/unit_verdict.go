@@ -67,7 +67,7 @@ func (nu *nexusUnit) setVerdict() {
 // has ended. A unit attention comes before a reservation conflict.
 func (nu *nexusUnit) judge(t *Task, v uint32) bool {
 	c := t.cmd
-	if v&verdictUA != 0 && (c == nil || c.flags&cmdKeepUA == 0) {
+	if v&verdictUA != 0 && !t.Replayed && (c == nil || c.flags&cmdKeepUA == 0) {
 		if a, ok := nu.takeUA(); ok {
 			t.check(uaSense(a))
 			return false

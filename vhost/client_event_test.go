@@ -57,9 +57,9 @@ func TestClientEvents(t *testing.T) {
 	r.event(c, vhosttest.Event{Event: vhosttest.EventParamChange, LUN: lun, Reason: 0x2a | 0x09<<8})
 	r.unmap(tg, 300)
 	r.event(c, vhosttest.Event{Event: vhosttest.EventTransportReset, LUN: lun, Reason: vhosttest.ReasonRemoved})
-	check(t, exec(t, c.Request(0), lun, make([]byte, 6), nil, nil), 5, 0x2500)
+	check(t, command(t, c.Request(0), lun, make([]byte, 6), nil, nil), 5, 0x2500)
 	// The target's other LUN is told too.
-	check(t, exec(t, c.Request(0), vhosttest.LUN(2, 0), make([]byte, 6), nil, nil), 6, 0x3f0e)
+	check(t, command(t, c.Request(0), vhosttest.LUN(2, 0), make([]byte, 6), nil, nil), 6, 0x3f0e)
 	r.quiet(c)
 }
 

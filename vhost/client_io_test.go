@@ -29,8 +29,8 @@ var lun0 = vhosttest.LUN(0, 0)
 func read10(lba uint32, blocks int) []byte  { return scsitest.CDB10(0x28, lba, uint16(blocks)) }
 func write10(lba uint32, blocks int) []byte { return scsitest.CDB10(0x2a, lba, uint16(blocks)) }
 
-// exec runs a command and wants an answer of some kind.
-func exec(tb testing.TB, q *vhosttest.Queue, lun [8]byte, cdb, out, in []byte) *vhosttest.Request {
+// command runs a command and wants an answer of some kind.
+func command(tb testing.TB, q *vhosttest.Queue, lun [8]byte, cdb, out, in []byte) *vhosttest.Request {
 	tb.Helper()
 	r, err := q.Exec(lun, cdb, out, in)
 	if err != nil {
@@ -46,7 +46,7 @@ func exec(tb testing.TB, q *vhosttest.Queue, lun [8]byte, cdb, out, in []byte) *
 func good(tb testing.TB, q *vhosttest.Queue, lun [8]byte, cdb, out, in []byte) *vhosttest.Request {
 	tb.Helper()
 	for range 8 {
-		r := exec(tb, q, lun, cdb, out, in)
+		r := command(tb, q, lun, cdb, out, in)
 		if r.Response == 0 && r.Status == 0 {
 			return r
 		}
@@ -128,18 +128,18 @@ func commands(t *testing.T, q *vhosttest.Queue, seed uint64) {
 			t.Errorf("LUN %x: what was read is not what was written", l)
 		}
 	}
-	check(t, exec(t, q, lun0, []byte{0xee}, nil, nil), 5, 0x2000)
-	check(t, exec(t, q, lun0, read10(diskBytes/512, 1), nil, make([]byte, 512)), 5, 0x2100)
+	check(t, command(t, q, lun0, []byte{0xee}, nil, nil), 5, 0x2000)
+	check(t, command(t, q, lun0, read10(diskBytes/512, 1), nil, make([]byte, 512)), 5, 0x2100)
 	// LUNs and targets that are not there.
-	check(t, exec(t, q, vhosttest.LUN(0, 1), []byte{0, 0, 0, 0, 0, 0}, nil, nil), 5, 0x2500)
+	check(t, command(t, q, vhosttest.LUN(0, 1), []byte{0, 0, 0, 0, 0, 0}, nil, nil), 5, 0x2500)
 	for _, l := range [][8]byte{vhosttest.LUN(1, 0), vhosttest.LUN(254, 0), {2}, {1, 0, 0x80, 1}, {1, 0, 0xc0, 1}, {}} {
-		if x := exec(t, q, l, []byte{0, 0, 0, 0, 0, 0}, nil, nil); x.Response != vhosttest.RespBadTarget && x.Response != vhosttest.RespIncorrectLUN {
+		if x := command(t, q, l, []byte{0, 0, 0, 0, 0, 0}, nil, nil); x.Response != vhosttest.RespBadTarget && x.Response != vhosttest.RespIncorrectLUN {
 			if k, a := x.SenseCode(); x.Status != 2 || k != 5 || a != 0x2500 {
 				t.Errorf("LUN % x: %s", l, outcome(x))
 			}
 		}
 	}
-	if x := exec(t, q, vhosttest.LUN(7, 0), []byte{0x12, 0, 0, 0, 36, 0}, nil, b[:36]); x.Response != vhosttest.RespBadTarget {
+	if x := command(t, q, vhosttest.LUN(7, 0), []byte{0x12, 0, 0, 0, 36, 0}, nil, b[:36]); x.Response != vhosttest.RespBadTarget {
 		t.Errorf("INQUIRY of a target that is not there: %s", outcome(x))
 	}
 }
@@ -180,13 +180,13 @@ func TestClientResiduals(t *testing.T) {
 	if x.Response != 0 || x.Status != 0 || x.Resid != 4096 || x.Written != vhosttest.RespBytes+4096 || !bytes.Equal(buf[:4096], want) || !bytes.Equal(buf[4096:], make([]byte, 4096)) {
 		t.Errorf("READ of 4096 bytes into 8192: %s, %d written", outcome(x), x.Written)
 	}
-	x = exec(t, q, lun0, write10(0, 8), append(want, make([]byte, 1024)...), nil)
+	x = command(t, q, lun0, write10(0, 8), append(want, make([]byte, 1024)...), nil)
 	if x.Response == 0 && x.Status == 0 && x.Resid != 1024 {
 		t.Errorf("WRITE of 4096 bytes with 5120: %s", outcome(x))
 	}
 	// Too little room or data: the command does not fit (OVERRUN), or moves what fits.
 	small := make([]byte, 512)
-	x = exec(t, q, lun0, read10(0, 8), nil, small)
+	x = command(t, q, lun0, read10(0, 8), nil, small)
 	if x.Response != vhosttest.RespOverrun && x.Response != 0 {
 		t.Errorf("READ of 4096 bytes into 512: %s", outcome(x))
 	}
@@ -194,7 +194,7 @@ func TestClientResiduals(t *testing.T) {
 		t.Errorf("READ of 4096 bytes into 512: other data")
 	}
 	good(t, q, lun0, write10(0, 8), want, nil)
-	x = exec(t, q, lun0, write10(0, 8), pattern(512, 9), nil)
+	x = command(t, q, lun0, write10(0, 8), pattern(512, 9), nil)
 	if x.Response != vhosttest.RespOverrun && x.Status == 0 && x.Response == 0 {
 		// Whatever it says, what was not sent must not have been written.
 		good(t, q, lun0, read10(0, 8), nil, buf[:4096])

@@ -70,7 +70,7 @@ func TestClientStartStop(t *testing.T) {
 				r.ok(c.Reset())
 				r.ok(c.Start())
 				// The reset is told once.
-				check(t, exec(t, c.Request(1), lun0, make([]byte, 6), nil, nil), 6, 0x2907)
+				check(t, command(t, c.Request(1), lun0, make([]byte, 6), nil, nil), 6, 0x2907)
 				good(t, c.Request(0), lun0, make([]byte, 6), nil, nil)
 			}
 		})

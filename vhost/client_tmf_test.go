@@ -127,7 +127,7 @@ func TestClientTMF(t *testing.T) {
 				}
 			}
 			// The device goes on, with a unit attention after a reset.
-			y := exec(t, c.Request(0), lun0, make([]byte, 6), nil, nil)
+			y := command(t, c.Request(0), lun0, make([]byte, 6), nil, nil)
 			if _, asc := y.SenseCode(); (x.subtype == vhosttest.LogicalUnitReset || x.subtype == vhosttest.NexusReset) && asc>>8 != 0x29 {
 				t.Errorf("after the reset: %s", outcome(y))
 			}

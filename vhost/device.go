@@ -14,6 +14,7 @@ import (
 	"github.com/vtgt/vtgt/scsi"
 	"github.com/vtgt/vtgt/srp"
 	"github.com/vtgt/vtgt/vhost/virtioscsi"
+	"github.com/vtgt/vtgt/vhost/vring"
 )
 
 // TargetPort is what the guest finds at one virtio target: a SCSI target device's
@@ -34,6 +35,8 @@ type deviceConfig struct {
 	// Failed hears, once and on a goroutine of its own, that the device as a whole
 	// has failed: its rings take no more requests. nil: nobody asks.
 	Failed func(error)
+
+	points func(queue int, p vring.Point) // nil but in tests of crashes
 }
 
 // maxFlight is how many requests of one ring the core has at most: QEMU's rings have

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vtgt/vtgt/internal/loop"
 	"github.com/vtgt/vtgt/scsi"
+	"github.com/vtgt/vtgt/vhost/vring"
 )
 
 // MaxTarget is the largest TargetPort.ID: Windows' vioscsi ignores what lies above.
@@ -26,6 +27,8 @@ type Config struct {
 	// OnConnect, where set, hears of a front end's coming and going, with what can
 	// be said of it, one call at a time. It must not call the Export.
 	OnConnect func(up bool, detail string)
+
+	points func(queue int, p vring.Point) // nil but in tests of crashes
 }
 
 // An Export is one virtio-scsi device as a vhost-user back end offers it. It outlives
@@ -87,7 +90,7 @@ func (e *Export) newDevice() (*device, error) {
 	var err error
 	d, err = newDevice(deviceConfig{
 		Name: e.conf.Name, Group: e.conf.Group, Targets: e.targets, Initiator: e.conf.Initiator,
-		Deadline: e.conf.Deadline, Log: e.conf.Log, Failed: func(error) { e.failed(d) },
+		Deadline: e.conf.Deadline, Log: e.conf.Log, Failed: func(error) { e.failed(d) }, points: e.conf.points,
 	})
 	return d, err
 }

@@ -66,7 +66,7 @@ func takeRequest(r *ring) {
 	r.adopt(s, t, virtioscsi.RespLen)
 	req.LUN, req.Tag, req.Attr = a.LUN, h.Tag(), h.Attr()
 	req.CDB, req.CDBLen = *h.CDB(), virtioscsi.CDBLen
-	req.OutSize, req.InSize = out, in
+	req.OutSize, req.InSize, req.Replayed = out, in, r.replay
 	req.DataOut = gmem.Skip(s.chain.Out, virtioscsi.ReqLen)
 	req.DataIn = gmem.Skip(s.chain.In, virtioscsi.RespLen)
 	q.Submit(req)

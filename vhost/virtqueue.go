@@ -65,6 +65,9 @@ func (v *virtqueue) begin(s *ringStart) error {
 	if v.r != nil {
 		return errRunning
 	}
+	if f := v.d.conf.points; f != nil {
+		s.Points = func(p vring.Point) { f(v.index, p) }
+	}
 	r := &ring{d: v.d, index: v.index, loop: v.d.home}
 	switch {
 	case v.index == controlQueue:

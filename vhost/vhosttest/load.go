@@ -23,6 +23,7 @@ type Load struct {
 	Depth     int // requests of each queue in flight (32)
 	Writes    int // per cent of writes
 	Verify    bool
+	Retry     bool // send what a unit attention answered again
 	Spin      bool // wait by looking instead of for the eventfd
 	Indirect  bool
 	Count     uint64        // requests of each queue; 0: until Stop or Time
@@ -213,10 +214,16 @@ func (p *loadQueue) drive() error {
 		for n := 1; ; n++ {
 			out--
 			x := &p.reqs[uint32(r.Tag)]
-			if err := p.check(x); err != nil {
+			again, err := p.check(x)
+			if err != nil {
 				return err
 			}
-			if more() {
+			if again {
+				if err := p.q.Submit(&x.Request); err != nil {
+					return err
+				}
+				out++
+			} else if more() {
 				if err := p.submit(x); err != nil {
 					return err
 				}
@@ -286,29 +293,35 @@ func (p *loadQueue) fill(mem []byte, b int, v uint32) {
 	}
 }
 
-func (p *loadQueue) check(x *loadRequest) error {
-	p.n.Add(1)
+// check looks at an answer; again: the request is to be sent again.
+func (p *loadQueue) check(x *loadRequest) (again bool, err error) {
 	b := x.block
+	if x.Response == RespOK && x.Status == 2 && p.l.Retry {
+		if key, _ := x.SenseCode(); key == 6 {
+			return true, nil
+		}
+	}
+	p.n.Add(1)
 	p.busy[b] = false
 	if x.Response != RespOK || x.Status != 0 {
 		key, asc := x.SenseCode()
-		return fmt.Errorf("block %d, write %v: response %d, status %#x, sense %x %04x", p.first+b, x.write, x.Response, x.Status, key, asc)
+		return false, fmt.Errorf("block %d, write %v: response %d, status %#x, sense %x %04x", p.first+b, x.write, x.Response, x.Status, key, asc)
 	}
 	if x.write {
 		p.wr++
 		p.version[b]++
-		return nil
+		return false, nil
 	}
 	p.rd++
 	v := p.version[b]
 	if !p.l.Verify || v == 0 {
-		return nil
+		return false, nil
 	}
 	for i := 0; i < len(x.mem); i += 16 {
 		w, k := binary.LittleEndian.Uint64(x.mem[i:]), binary.LittleEndian.Uint64(x.mem[i+8:])
 		if w != uint64(v)<<32|uint64(p.first+b) || k != uint64(i)^p.l.Seed {
-			return fmt.Errorf("block %d at byte %d: %016x %016x is not version %d", p.first+b, i, w, k, v)
+			return false, fmt.Errorf("block %d at byte %d: %016x %016x is not version %d", p.first+b, i, w, k, v)
 		}
 	}
-	return nil
+	return false, nil
 }

@@ -57,6 +57,7 @@ type Inflight struct {
 	used    uint16 // used_idx
 	heads   []uint16
 	links   []uint16 // next of each entry as we wrote it
+	points  func(Point)
 }
 
 // OpenInflight takes part q of a region for queues of size entries: the b of a
@@ -177,6 +178,9 @@ func (f *Inflight) submit(head uint16) {
 func (f *Inflight) complete(head uint16) {
 	f.links[head] = f.batch
 	f.a.Put64(f.entry(head), 1|uint64(f.batch)<<48)
+	if f.points != nil {
+		f.points(PointLinked)
+	}
 	f.batch = head
 	f.head()
 }
@@ -187,6 +191,9 @@ func (f *Inflight) published(n int, used uint16) {
 	for i := f.batch; n > 0; n-- {
 		f.a.Put64(f.entry(i), uint64(f.links[i])<<48)
 		i = f.links[i]
+		if f.points != nil {
+			f.points(PointCleared)
+		}
 	}
 	f.used = used
 	f.head()

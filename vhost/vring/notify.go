@@ -9,8 +9,14 @@ func (r *Ring) Publish() (notify bool) {
 		return notify
 	}
 	r.used.Store32(usedFlags, uint32(r.flags)|uint32(r.fill)<<16)
+	if r.points != nil {
+		r.points(PointPublished)
+	}
 	if r.inf != nil {
 		r.inf.published(int(r.fill-old), r.fill)
+	}
+	if r.points != nil {
+		r.points(PointSettled)
 	}
 	r.shown = r.fill
 	r.flight -= int(r.fill - old)

@@ -23,6 +23,9 @@ type Config struct {
 	// Inflight it has no say.
 	Base     uint16
 	Inflight *Inflight // nil: requests in flight are not recorded
+
+	// Points, where set, is called at every Point: tests end the process there.
+	Points func(Point)
 }
 
 // Parts are a ring's three areas in guest memory: DescSize, AvailSize and UsedSize
@@ -65,6 +68,7 @@ type Ring struct {
 	busy    []uint64
 	flight  int // requests popped and not published
 	inf     *Inflight
+	points  func(Point) // nil but in tests
 	barrier gmem.Barrier
 	err     error // *Violation
 }
@@ -77,7 +81,7 @@ func New(c Config, m *gmem.Map, p Parts) (*Ring, error) {
 	if c.Size < 1 || c.Size > MaxSize || c.Size&(c.Size-1) != 0 {
 		return nil, fmt.Errorf("virtqueue of %d entries: a split ring has a power of two, %d at most", c.Size, MaxSize)
 	}
-	r := &Ring{size: c.Size, limit: c.Limit, eventIdx: c.EventIdx, indirect: c.Indirect, forced: true,
+	r := &Ring{size: c.Size, limit: c.Limit, eventIdx: c.EventIdx, indirect: c.Indirect, forced: true, points: c.Points,
 		busy: make([]uint64, (c.Size+63)/64)}
 	if r.limit <= 0 {
 		r.limit = DefaultLimit
@@ -94,6 +98,7 @@ func New(c Config, m *gmem.Map, p Parts) (*Ring, error) {
 			return nil, err
 		}
 		r.inf = c.Inflight
+		r.inf.points = c.Points
 		r.flight = n
 		r.next = r.shown + uint16(n)
 	}
@@ -194,8 +199,14 @@ func (r *Ring) Pop(c *Chain) (bool, error) {
 	if err := r.load(head, c); err != nil {
 		return false, r.fail(err)
 	}
+	if r.points != nil {
+		r.points(PointTaken)
+	}
 	if r.inf != nil {
 		r.inf.submit(head)
+	}
+	if r.points != nil {
+		r.points(PointMarked)
 	}
 	r.setBusy(head)
 	r.flight++
@@ -230,6 +241,9 @@ func (r *Ring) Push(head uint16, n uint32) bool {
 		return false
 	}
 	r.busy[head>>6] &^= 1 << (head & 63)
+	if r.points != nil {
+		r.points(PointAnswered)
+	}
 	if r.inf != nil {
 		r.inf.complete(head)
 	}
@@ -237,6 +251,9 @@ func (r *Ring) Push(head uint16, n uint32) bool {
 	r.used.Put32(at, uint32(head))
 	r.used.Put32(at+4, n)
 	r.fill++
+	if r.points != nil {
+		r.points(PointStaged)
+	}
 	return true
 }
 

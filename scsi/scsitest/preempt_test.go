@@ -1,7 +1,6 @@
 package scsitest
 
 import (
-	"encoding/binary"
 	"syscall"
 	"testing"
 	"time"
@@ -10,16 +9,6 @@ import (
 	"github.com/vtgt/vtgt/backing/backingtest"
 	"github.com/vtgt/vtgt/scsi"
 )
-
-// proutCDB and proutList are a PERSISTENT RESERVE OUT (SPC-4 §6.16).
-func proutCDB(sa, typ byte) []byte { return []byte{0x5f, sa, typ, 0, 0, 0, 0, 0, 24, 0} }
-
-func proutList(key, saKey uint64) []byte {
-	b := make([]byte, 24)
-	binary.BigEndian.PutUint64(b, key)
-	binary.BigEndian.PutUint64(b[8:], saKey)
-	return b
-}
 
 const (
 	proutRegister     = 0

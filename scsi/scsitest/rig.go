@@ -367,3 +367,13 @@ func CompareAndWrite(lba uint64, n byte) []byte {
 	c[13] = n
 	return c
 }
+
+// proutCDB and proutList are a PERSISTENT RESERVE OUT (SPC-4 §6.16).
+func proutCDB(sa, typ byte) []byte { return []byte{0x5f, sa, typ, 0, 0, 0, 0, 0, 24, 0} }
+
+func proutList(key, saKey uint64) []byte {
+	b := make([]byte, 24)
+	binary.BigEndian.PutUint64(b, key)
+	binary.BigEndian.PutUint64(b[8:], saKey)
+	return b
+}

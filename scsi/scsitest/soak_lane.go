@@ -218,7 +218,21 @@ func (ln *soakLane) exclusive(r *soakReq) {
 	r.kind = reqOther
 	r.data = r.buf.Open(64)
 	clear(r.data)
-	switch k := ln.rand.IntN(4); {
+	switch k := ln.rand.IntN(6); {
+	case k > 3: // registrations come and go; one nexus ends the tasks of another
+		key := uint64(ln.nx.id + 1)
+		switch ln.rand.IntN(3) {
+		case 0: // REGISTER AND IGNORE EXISTING KEY
+			copy(r.CDB[:], proutCDB(6, 0))
+			copy(r.data, proutList(0, key))
+		case 1: // the same, to unregister
+			copy(r.CDB[:], proutCDB(6, 0))
+		case 2: // PREEMPT AND ABORT
+			copy(r.CDB[:], proutCDB(5, 0))
+			copy(r.data, proutList(key, 1+uint64(ln.rand.IntN(len(ln.s.nexus)))))
+		}
+		r.vec[0] = r.data[:24]
+		r.DataOut = r.vec[:1]
 	case ln.reserved: // RELEASE(6)
 		ln.reserved = false
 		r.CDB[0] = 0x17

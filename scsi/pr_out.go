@@ -218,19 +218,20 @@ func (u *Unit) port(rel uint16) *Port {
 // named are the nexuses that a TransportID in a parameter list means at p; none: it
 // cannot be an initiator port's there. A name of an iSCSI node (format 00b) means all
 // its ports that are logged in (SPC-4 §7.6.4.6); where there are none it stands for
-// itself, which is what initiators are called where the name alone counts. Without
-// locks.
+// itself, which is what initiators are called where the name alone counts. There a
+// port of the node is the node. Without locks.
 func (p *Port) named(id []byte) []regID {
 	c := canonicalTransportID(id)
 	if c == "" || c[0]&0x0f != p.conf.Protocol {
 		return nil
 	}
 	var ids []regID
-	if wholeDevice(c) {
+	if name := deviceName(c); name != "" {
 		tg := p.target
 		tg.mu.Lock()
 		for n := range p.nexuses {
-			if r := n.regID(); deviceName(r.transport) == deviceName(c) && !slices.Contains(ids, r) {
+			r := n.regID()
+			if deviceName(r.transport) == name && (wholeDevice(c) || wholeDevice(r.transport)) && !slices.Contains(ids, r) {
 				ids = append(ids, r)
 			}
 		}

@@ -466,6 +466,11 @@ func TestPRSpecIPT(t *testing.T) {
 	k := r.attach(r.p, "iqn.k")
 	k.expect("06 29/00", "00 00 00 00 00 00", nil, 0)
 	k.out("good", 1, 3, prList(8, 0, 0))
+	// Where the name alone counts, a port of the node is the node.
+	d.out("good", 3, 0, prList(8, 0, 0))
+	k.ua("2a/03")
+	d.out("good", 0, 0, prList(0, 8, 8, iscsiTransportID("iqn.k,i,0x5")))
+	k.out("good", 1, 3, prList(8, 0, 0))
 	// More than there is room for: none.
 	var many []string
 	for i := range 64 {

@@ -134,7 +134,7 @@ soak: need-go guest-tools ## the long counts: soak tests for SECONDS (60), -race
 	VTGT_RING_ITEMS=100000000 $(gotest) -count=1 -timeout 3600s -run TestLitmus ./vhost/vring
 	VTGT_CRASH_ROUNDS=1000 $(gotest) -count=1 -timeout 1800s -run TestClientCrash ./vhost
 	$(MAKE) fuzz-short FUZZTIME=60s
-	VTGT_GUEST=1 VTGT_POWER_ROUNDS=20 VTGT_KILL_ROUNDS=50 $(gotest) -count=1 -v -timeout 3600s -run 'TestPowerLoss|TestKilled' ./internal/guest/guesttest
+	VTGT_GUEST=1 VTGT_POWER_ROUNDS=20 VTGT_KILL_ROUNDS=50 VTGT_RECONNECT_ROUNDS=20 $(gotest) -count=1 -v -timeout 3600s -run 'TestPowerLoss|TestKilled|TestReconnect' ./internal/guest/guesttest
 
 conformance: build ## iscsi-test-cu against bin/vtgt, one process per test (PEER=tgtd: against tgtd)
 	@$(call need,iscsi-test-cu,libiscsi-bin)

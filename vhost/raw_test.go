@@ -21,13 +21,18 @@ type raw struct {
 
 func (f *flat) raw() *raw {
 	f.h.Helper()
+	return f.rawOf(f.h.TB)
+}
+
+func (f *flat) rawOf(tb testing.TB) *raw {
+	tb.Helper()
 	nc, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: f.socket, Net: "unix"})
 	if err != nil {
-		f.h.Fatal(err)
+		tb.Fatal(err)
 	}
 	_ = nc.SetDeadline(time.Now().Add(2 * tempotest.Patience))
-	r := &raw{TB: f.h.TB, nc: nc}
-	f.h.Cleanup(r.close)
+	r := &raw{TB: tb, nc: nc}
+	tb.Cleanup(r.close)
 	return r
 }
 

@@ -117,66 +117,69 @@ func FuzzMessages(f *testing.F) {
 	h.plain = true
 	x := h.export("fuzzed", within(100*time.Millisecond))
 	_, fds0, maps0 := left3()
-	f.Fuzz(func(t *testing.T, in []byte) {
-		s := &script{b: in}
-		r := x.rawOf(t)
-		// What comes back is not looked at, but has to be read.
-		over := make(chan struct{})
+	f.Fuzz(func(t *testing.T, in []byte) { x.play(t, in, fds0, maps0) })
+}
+
+// play has a front end do what in says, and looks for what it has left.
+func (x *flat) play(t *testing.T, in []byte, fds0, maps0 int) {
+	s := &script{b: in}
+	r := x.rawOf(t)
+	// What comes back is not looked at, but has to be read.
+	over := make(chan struct{})
+	if s.byte()&1 == 1 {
+		r.greet()
+	}
+	go func() {
+		defer close(over)
+		_, _ = io.Copy(io.Discard, r.nc)
+	}()
+	fill := s.byte()
+	for n := 0; len(s.b) > 0 && n < 100; n++ {
+		q := proto.Request(s.byte())
+		if q < 200 {
+			q = kinds[int(q)%len(kinds)]
+		}
+		flags := proto.FlagNeedReply
 		if s.byte()&1 == 1 {
-			r.greet()
+			flags = 0
 		}
-		go func() {
-			defer close(over)
-			_, _ = io.Copy(io.Discard, r.nc)
-		}()
-		fill := s.byte()
-		for n := 0; len(s.b) > 0 && n < 100; n++ {
-			q := proto.Request(s.byte())
-			if q < 200 {
-				q = kinds[int(q)%len(kinds)]
-			}
-			flags := proto.FlagNeedReply
-			if s.byte()&1 == 1 {
-				flags = 0
-			}
-			var fds []int
-			for range s.byte() % 10 {
-				switch s.byte() % 4 {
-				case 0:
-					fds = append(fds, r.eventfd())
-				case 1:
-					fd := r.memfd(rawSize)
-					if b, err := sys.MapShared(fd, 0, rawSize); err == nil {
-						for i := range 0x20000 {
-							b[i] = fill
-						}
-						_ = sys.Unmap(b)
+		var fds []int
+		for range s.byte() % 10 {
+			switch s.byte() % 4 {
+			case 0:
+				fds = append(fds, r.eventfd())
+			case 1:
+				fd := r.memfd(rawSize)
+				if b, err := sys.MapShared(fd, 0, rawSize); err == nil {
+					for i := range 0x20000 {
+						b[i] = fill
 					}
-					fds = append(fds, fd)
-				case 2:
-					fds = append(fds, r.memfd(4095))
-				case 3:
-					fds = append(fds, 1)
+					_ = sys.Unmap(b)
 				}
+				fds = append(fds, fd)
+			case 2:
+				fds = append(fds, r.memfd(4095))
+			case 3:
+				fds = append(fds, 1)
 			}
-			r.send(q, flags, s.body(q), fds...)
 		}
-		_ = r.nc.CloseWrite()
-		<-over
-		r.close()
-		var fds, maps int
-		if !tempotest.Settles(func() bool {
-			_, fds, maps = left3()
-			st := x.Status()
-			return st.Connected.IsZero() && st.Queues == 0 && fds <= fds0 && maps <= maps0
-		}) {
-			t.Fatalf("left %d descriptors and %d mappings: %+v", fds-fds0, maps-maps0, x.Status())
-		}
-		next := x.rawOf(t)
-		next.greet()
-		next.close()
-		if !tempotest.Settles(func() bool { st := x.Status(); return st.Connected.IsZero() && st.Queues == 0 }) {
-			t.Fatal("the session does not end")
-		}
-	})
+		r.send(q, flags, s.body(q), fds...)
+	}
+	_ = r.nc.CloseWrite()
+	<-over
+	r.close()
+	var fds, maps int
+	if !tempotest.Settles(func() bool {
+		_, fds, maps = left3()
+		st := x.Status()
+		return st.Connected.IsZero() && st.Queues == 0 && fds <= fds0 && maps <= maps0
+	}) {
+		t.Fatalf("left %d descriptors and %d mappings: %+v", fds-fds0, maps-maps0, x.Status())
+	}
+	next := x.rawOf(t)
+	next.greet()
+	next.close()
+	if !tempotest.Settles(func() bool { st := x.Status(); return st.Connected.IsZero() && st.Queues == 0 }) {
+		t.Fatal("the session does not end")
+	}
 }

@@ -71,9 +71,9 @@ func (e *Export) accept(nc *net.UnixConn) {
 	who := fmt.Sprintf("pid %d, uid %d", pid, uid)
 	s, err := e.admit(nc, pid, uid)
 	if err != nil {
-		_ = nc.Close()
 		e.count.Rejected.Add(1)
 		e.log.line(lineRejected, slog.LevelWarn, "vhost-user: a front end is turned away", "export", e.conf.Name, "peer", who, "why", err)
+		_ = nc.Close()
 		return
 	}
 	go e.serve(s, who)

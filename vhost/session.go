@@ -275,8 +275,9 @@ func (s *session) end(deadline time.Duration) (stuck int) {
 	until := time.Now().Add(deadline)
 	for _, r := range s.rings {
 		if r != nil {
-			s.e.total(r.vq)
+			run := r.vq.info()
 			stuck += r.vq.close(left(until))
+			s.e.total(&run)
 			r.forget()
 			shut(r.err)
 		}

@@ -280,8 +280,9 @@ func (s *session) getVringBase(m *incoming) error {
 // stop stops q, if it runs. After it the front end brings a new kick, and a new call.
 func (s *session) stop(q *setup, deadline time.Duration) error {
 	if q.vq.started() {
-		s.e.total(q.vq)
+		run := q.vq.info()
 		base, stuck, err := q.vq.stop(deadline)
+		s.e.total(&run)
 		s.counted(stuck)
 		if err != nil {
 			return err

@@ -66,9 +66,8 @@ type counters struct {
 	Requests, Kicks, Calls, Rounds, BadTarget                    atomic.Uint64 // of runs that have ended
 }
 
-// total takes what a ring has counted, before it stops. It takes no requests any more.
-func (e *Export) total(v *virtqueue) {
-	i := v.info()
+// total takes what a ring had counted when its stop began: it shows nothing any more.
+func (e *Export) total(i *queueInfo) {
 	c := &e.count
 	c.Requests.Add(i.Requests)
 	c.Kicks.Add(i.Kicks)

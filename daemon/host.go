@@ -24,6 +24,13 @@ func CheckHost(c *config.Config) error {
 	var files []seen
 	for i := range c.Disks {
 		d := &c.Disks[i]
+		if r := d.Reservations; r != "" {
+			dir := filepath.Dir(r)
+			if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
+				bad.add(&Error{Code: CodeNotFound, Object: c.At(c.DiskPath(d.Name, "reservations")).Where() + ": disk " + d.Name,
+					Message: "the folder " + dir + " is not there", Hint: "make it, or correct the path of reservations:", Err: err})
+			}
+		}
 		p := d.Path()
 		if p == "" {
 			continue

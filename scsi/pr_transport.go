@@ -102,7 +102,7 @@ func iscsiTransportID(name string) string {
 }
 
 // TransportName is the name in a TransportID, as InitiatorID has it: "iqn.…,i,0x…",
-// "srp,i,0x…"; of other protocols the protocol identifier and the hexadecimal digits.
+// "srp.…"; of other protocols the protocol identifier and the hexadecimal digits.
 func TransportName(id []byte) string {
 	if len(id) < minTransportID {
 		return "?"
@@ -112,7 +112,7 @@ func TransportName(id []byte) string {
 		s, _, _ := strings.Cut(string(id[4:]), "\x00")
 		return s
 	case protocolSRP:
-		return "srp,i,0x" + hex.EncodeToString(id[8:24])
+		return "srp." + hex.EncodeToString(id[8:24])
 	}
 	return "protocol " + string(hexDigit(id[0])) + "h 0x" + hex.EncodeToString(id[4:])
 }

@@ -29,6 +29,12 @@ func (c *command) prepare() {
 			m[1] &^= 0x1f
 		}
 	}
+	// An initiator that has not met the target yet may take it for one of SCSI-2
+	// and put the LUN there (Linux does, for a LUN above 0 that comes first, as
+	// when it is plugged in): INQUIRY is how it learns better.
+	if c.op == 0x12 {
+		m[1] &^= 0xe0
+	}
 	c.mask.lo[0] = binary.LittleEndian.Uint64(m[0:])
 	c.mask.lo[1] = binary.LittleEndian.Uint64(m[8:])
 	c.mask.hi[0] = binary.LittleEndian.Uint64(m[16:])

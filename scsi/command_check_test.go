@@ -7,6 +7,8 @@ func TestFits(t *testing.T) {
 	plain.prepare()
 	action := command{op: 0x9e, sa: 0x10, usage: []byte{0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0}}
 	action.prepare()
+	inquiry := command{op: 0x12, sa: noSA, usage: []byte{0x12, 0x01, 0xff, 0xff, 0xff, 0}}
+	inquiry.prepare()
 	long := command{op: 0x7f, sa: 0x0009, usage: append([]byte{0x7f, 0, 0, 0, 0, 0, 0, 0x18, 0, 0x09}, make([]byte, 22)...)}
 	long.prepare()
 	for _, c := range []struct {
@@ -26,6 +28,8 @@ func TestFits(t *testing.T) {
 		{"too short", &plain, 6, 0, 0, [3]byte{0xc0, 0, 6}},
 		{"the service action is no mask", &action, 16, 1, 0x10, [3]byte{}},
 		{"beside the service action", &action, 16, 1, 0x30, [3]byte{0xcd, 0, 1}},
+		{"the LUN of SCSI-2 in INQUIRY", &inquiry, 6, 1, 0xe0, [3]byte{}},
+		{"CMDDT of INQUIRY", &inquiry, 6, 1, 0x42, [3]byte{0xc9, 0, 1}},
 		{"the second word", &action, 16, 14, 0x80, [3]byte{0xcf, 0, 14}},
 		{"long, the third word", &long, 32, 20, 0x02, [3]byte{0xc9, 0, 20}},
 		{"long, the last byte", &long, 32, 31, 0x01, [3]byte{0xc8, 0, 31}},

@@ -101,7 +101,7 @@ test-race-short: need-go
 	CGO_ENABLED=1 $(gotest) -race -short -timeout $(testlimit) ./...
 
 # Emulated guests (TCG): one at a time.
-test-guest: need-go guest-tools ## Linux in QEMU: open-iscsi against vtgt; vtgt that loses power or is killed (2 to 4 min)
+test-guest: need-go guest-tools ## Linux in QEMU: open-iscsi and virtio-scsi against vtgt; vtgt that loses power or is killed (2 to 4 min)
 	VTGT_GUEST=1 $(gotest) -count=1 -v -p 1 -timeout $(testlimit) ./internal/guest/...
 
 .PHONY: guest-tools
@@ -134,7 +134,7 @@ soak: need-go guest-tools ## the long counts: soak tests for SECONDS (60), -race
 	VTGT_RING_ITEMS=100000000 $(gotest) -count=1 -timeout 3600s -run TestLitmus ./vhost/vring
 	VTGT_CRASH_ROUNDS=1000 $(gotest) -count=1 -timeout 1800s -run TestClientCrash ./vhost
 	$(MAKE) fuzz-short FUZZTIME=60s
-	VTGT_GUEST=1 VTGT_POWER_ROUNDS=20 VTGT_KILL_ROUNDS=50 VTGT_RECONNECT_ROUNDS=20 $(gotest) -count=1 -v -timeout 3600s -run 'TestPowerLoss|TestKilled|TestReconnect' ./internal/guest/guesttest
+	VTGT_GUEST=1 VTGT_POWER_ROUNDS=20 VTGT_KILL_ROUNDS=50 VTGT_RECONNECT_ROUNDS=20 VTGT_HOLD_SECONDS=300 $(gotest) -count=1 -v -timeout 3600s -run 'TestPowerLoss|TestKilled|TestReconnect|TestVHost' ./internal/guest/guesttest
 
 conformance: build ## iscsi-test-cu against bin/vtgt, one process per test (PEER=tgtd: against tgtd)
 	@$(call need,iscsi-test-cu,libiscsi-bin)

@@ -68,7 +68,7 @@ func newEngine(cfg *config.Config, o *Options) (engine, error) {
 	}
 	c := &core{
 		tell: func(string, string, string) {},
-		log:  log, group: g, names: map[string]string{}, vhosts: map[*vhostExport]bool{}, open: o.open,
+		log:  log, group: g, names: map[string]string{}, vhosts: map[*vhostExport]bool{}, open: o.Open,
 		files: files, inherited: inherit(files),
 	}
 	c.space.start(o.spaceTick)

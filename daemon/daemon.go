@@ -39,8 +39,8 @@ type Options struct {
 
 	// spaceTick is how often the room of thin disks is looked at; 0: 10 s.
 	spaceTick time.Duration
-	// open opens stores; tests put faults into them.
-	open func(spec string, o backing.Options) (backing.Store, error)
+	// Open opens stores; nil: backing.Open. Tests put faults into them.
+	Open func(spec string, o backing.Options) (backing.Store, error)
 }
 
 // Daemon is a running object graph. Its methods may be called from any goroutine.

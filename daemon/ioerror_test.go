@@ -42,7 +42,7 @@ func newFaulty(t *testing.T, keys string) *faulty {
 	pa, pb := w.file("a.img", 1<<20), w.file("b.img", 1<<20)
 	f := &faulty{t: t, faults: map[string]*backingtest.Fault{}, events: make(chan Event, 100)}
 	text := w.config(fmt.Sprintf("disks: [{name: a, store: \"file:%s\"%s}, {name: b, store: \"file:%s\"%s}]\ntargets:\n- {name: one, luns: [{lun: 0, disk: a}, {lun: 1, disk: b}], iscsi: {iqn: %s}}\n", pa, keys, pb, keys, iqn1))
-	f.d = w.startWith(text, Options{open: func(spec string, o backing.Options) (backing.Store, error) {
+	f.d = w.startWith(text, Options{Open: func(spec string, o backing.Options) (backing.Store, error) {
 		if strings.HasSuffix(spec, "a.img") {
 			o.Fdatasync = func(fd int) error {
 				f.syncs.Add(1)

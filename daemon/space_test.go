@@ -31,7 +31,7 @@ func TestSpace(t *testing.T) {
 	var avail atomic.Int64
 	avail.Store(50 << 30)
 	d := w.startWith(w.config("disks: [{name: a, store: \"file:"+p+"\"}]\ntargets:\n- {name: one, luns: [{lun: 0, disk: a}], iscsi: {iqn: "+iqn1+"}}\n"),
-		Options{spaceTick: 5 * time.Millisecond, open: func(spec string, o backing.Options) (backing.Store, error) {
+		Options{spaceTick: 5 * time.Millisecond, Open: func(spec string, o backing.Options) (backing.Store, error) {
 			st, err := backing.Open(spec, o)
 			if err != nil {
 				return nil, err

@@ -124,6 +124,10 @@ func TestVHost(t *testing.T) {
 	if l := reports(t, c1, 0); !slices.Equal(l, []byte{0, 7}) {
 		t.Errorf("LUNs of target 0: %v", l)
 	}
+	inquiry := make([]byte, 36)
+	if r, err := c1.Request(0).Exec(vhosttest.LUN(9, 5), []byte{0x12, 0, 0, 0, 36, 0}, nil, inquiry); err != nil || r.Response != vhosttest.RespOK || r.Status != 0 || inquiry[0] != 0 {
+		t.Errorf("INQUIRY: %+v %v %x", r, err, inquiry)
+	}
 	heard := map[vhosttest.Event]bool{}
 	for range 2 {
 		ev, err := c1.Events().Wait(0)

@@ -39,8 +39,9 @@ type Rule struct {
 
 	// Delay passes before the operation goes on.
 	Delay time.Duration
-	// Hold keeps it until Fault.Release. It can be canceled.
-	Hold bool
+	// Hold keeps it until Fault.Release. It can be canceled, unless it is Deaf: a
+	// device that hangs.
+	Hold, Deaf bool
 	// Err ends it instead of the store. With Torn > 0 a Write first puts its
 	// first Torn bytes into the store; N says 0 all the same.
 	Err  error
@@ -383,7 +384,9 @@ func (q *faultQueue) Cancel(user *backing.Op) {
 				o.early()
 			}
 		case stageHeld:
-			if q.f.unhold(o) {
+			if o.rule.Deaf {
+				o.canceled = false
+			} else if q.f.unhold(o) {
 				o.early()
 			} // else Release has posted it: Handle looks at canceled
 		}

@@ -89,6 +89,26 @@ func (vm *VM) spawn(q agent.Request) (int, error) {
 	return r.PID, nil
 }
 
+// SpawnDo does one request beside others and returns the process that does; Wait tells
+// how it ended.
+func (vm *VM) SpawnDo(q agent.Request) (int, error) {
+	b, err := json.Marshal(&q)
+	if err != nil {
+		return 0, err
+	}
+	return vm.Spawn(agent.Program, agent.DoArg, string(b))
+}
+
+// Wait waits for the end of a program that Spawn started (whole seconds); any status
+// but 0 is an error.
+func (vm *VM) Wait(pid int, limit time.Duration) error {
+	r, err := vm.Do(agent.Request{Op: agent.Wait, PID: pid, Seconds: int(limit.Seconds())}, limit+time.Minute)
+	if err == nil && r.Exit != 0 {
+		err = fmt.Errorf("guest: process %d: %w but %d", pid, ErrExit, r.Exit)
+	}
+	return err
+}
+
 // Shell runs a program on the guest's console until it ends (Options.Terminal).
 func (vm *VM) Shell(args ...string) error {
 	_, err := vm.Do(agent.Request{Op: agent.Shell, Args: args}, 24*time.Hour)

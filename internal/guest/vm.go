@@ -20,6 +20,8 @@ import (
 
 // Options describe a guest.
 type Options struct {
+	// Image is what the guest boots; nil: what its firmware finds. Then it has no
+	// agent, and Boot returns at once.
 	Image *Image
 	// QEMU is the program and its first arguments; empty: the host's.
 	QEMU []string
@@ -31,6 +33,8 @@ type Options struct {
 	MemMB, CPUs int
 	// Net gives it QEMU's user network: the host's 127.0.0.1 is 10.0.2.2.
 	Net bool
+	// MemFile is a file that is the guest's memory, made or extended; empty: a memfd.
+	MemFile string
 	// Forward are TCP ports of the host's 127.0.0.1 and what they are in the
 	// guest; they want Net.
 	Forward map[int]int
@@ -71,7 +75,7 @@ func Boot(o Options) (*VM, error) {
 	}
 	var err error
 	rd := o.Initramfs
-	if rd == "" {
+	if rd == "" && o.Image != nil {
 		if rd, err = o.Image.Build(o.Dir); err != nil {
 			return nil, err
 		}
@@ -100,6 +104,9 @@ func Boot(o Options) (*VM, error) {
 		return nil, err
 	}
 	vm.life = time.AfterFunc(life, func() { _ = vm.cmd.Process.Kill() })
+	if o.Image == nil {
+		return vm, nil
+	}
 	if err := vm.await(time.Now().Add(boot)); err != nil {
 		vm.Kill()
 		return nil, fmt.Errorf("%w; console:\n%s", err, vm.Console())
@@ -128,12 +135,18 @@ func (o *Options) arguments(initramfs string, life time.Duration) []string {
 		console = "mon:stdio"
 	}
 	mem := orDefault(o.MemMB, 256)
+	backend := "memory-backend-memfd"
+	if o.MemFile != "" {
+		backend = "memory-backend-file,mem-path=" + o.MemFile
+	}
 	args := []string{"-accel", accel, "-cpu", "max", "-smp", strconv.Itoa(orDefault(o.CPUs, 1)), "-nodefaults", "-display", "none", "-no-reboot",
-		"-m", strconv.Itoa(mem) + "M", "-object", fmt.Sprintf("memory-backend-memfd,id=m,size=%dM,share=on", mem), "-numa", "node,memdev=m",
-		"-serial", console, "-chardev", fmt.Sprintf("socket,id=agent,fd=%d", agentFD), "-serial", "chardev:agent",
-		"-kernel", o.Image.Kernel.Image, "-initrd", initramfs,
-		// Ten seconds more than the host's own limit, which says more.
-		"-append", fmt.Sprintf("console=ttyS0 quiet panic=-1 no_timer_check mitigations=off net.ifnames=0 %s=%d", agent.LifeParam, int(life.Seconds())+10)}
+		"-m", strconv.Itoa(mem) + "M", "-object", fmt.Sprintf("%s,id=m,size=%dM,share=on", backend, mem), "-numa", "node,memdev=m",
+		"-serial", console, "-chardev", fmt.Sprintf("socket,id=agent,fd=%d", agentFD), "-serial", "chardev:agent"}
+	if o.Image != nil {
+		args = append(args, "-kernel", o.Image.Kernel.Image, "-initrd", initramfs,
+			// Ten seconds more than the host's own limit, which says more.
+			"-append", fmt.Sprintf("console=ttyS0 quiet panic=-1 no_timer_check mitigations=off net.ifnames=0 %s=%d", agent.LifeParam, int(life.Seconds())+10))
+	}
 	if o.Net {
 		dev := "user,id=n0"
 		for host, guest := range o.Forward {

@@ -8,6 +8,7 @@ const (
 	Ping     Op = "ping"
 	Exec     Op = "exec"     // run Args to its end; Out has stdout and stderr
 	Spawn    Op = "spawn"    // start Args, output to the console; PID answers
+	Wait     Op = "wait"     // wait Seconds at most for the end of the spawned PID: Exit
 	Signal   Op = "signal"   // send Signal to the spawned PID; with Seconds wait for its end
 	Put      Op = "put"      // write Data to Path; with Sync for good
 	Get      Op = "get"      // read Path
@@ -18,6 +19,7 @@ const (
 	Fill     Op = "fill"     // write the pattern Seed to Path at Off, Len bytes in pieces of Size
 	Check    Op = "check"    // read it back and compare
 	Direct   Op = "direct"   // read Size bytes of Path past the page cache
+	Reset    Op = "reset"    // SG_SCSI_RESET of the device Path, without escalation
 	Log      Op = "log"      // the kernel's log
 	Shell    Op = "shell"    // run Args on the console's terminal to its end, without a bound
 	Work     Op = "work"     // start Jobs verifying writers on Path (see Worked)
@@ -43,6 +45,8 @@ type Request struct {
 	Stop    bool     `json:",omitempty"` // Worked ends them first
 	Seconds int      `json:",omitempty"` // bound on Exec (0: 60) and Signal
 	PID     int      `json:",omitempty"`
+	CPU     int      `json:",omitempty"` // Fill and Check on this one, from 1 on; 0: any
+	Repeat  int      `json:",omitempty"` // Fill and Check so many times; 0: once
 	Signal  int      `json:",omitempty"`
 	// NoSync spawns Args with the system calls that make data stable switched
 	// off: they succeed and do nothing.
@@ -60,6 +64,13 @@ type Response struct {
 
 // Ready is the line that the agent sends once, when it listens.
 const Ready = `{"Out":"cmVhZHk="}`
+
+// Program is the agent's own file; DoArg, and a Request, have it do that one alone, as a
+// program that Spawn starts beside others.
+const (
+	Program = "/init"
+	DoArg   = "do"
+)
 
 // LifeParam is the parameter of the kernel's command line that says after how many
 // seconds the guest powers itself off.

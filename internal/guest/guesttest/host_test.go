@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,18 +30,28 @@ type host struct {
 
 	cmd  *exec.Cmd
 	done chan struct{}
-	mu   sync.Mutex
-	log  bytes.Buffer
+	// in and out are of a holdvtgt, see order.
+	in     io.WriteCloser
+	out    *bufio.Reader
+	orders bool
+	mu     sync.Mutex
+	log    bytes.Buffer
 }
 
 // newHost makes the folder; nothing runs yet.
 func newHost(t *testing.T) *host {
 	t.Helper()
+	return newHostOf(t, vtgtBinary(t))
+}
+
+// newHostOf is newHost for another program.
+func newHostOf(t *testing.T, bin string) *host {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "vtgt-h-") // short: a socket's path is bounded
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &host{t: t, bin: vtgtBinary(t), dir: dir, conf: filepath.Join(dir, "vtgt.yaml"), socket: filepath.Join(dir, "s"), port: freePort(t)}
+	h := &host{t: t, bin: bin, dir: dir, conf: filepath.Join(dir, "vtgt.yaml"), socket: filepath.Join(dir, "s"), port: freePort(t)}
 	t.Cleanup(func() {
 		h.kill()
 		if t.Failed() {
@@ -76,6 +87,16 @@ func (h *host) start() {
 		h.t.Fatal(err)
 	}
 	cmd.Stderr = w
+	if h.orders {
+		var out io.Reader
+		if h.in, err = cmd.StdinPipe(); err == nil {
+			out, err = cmd.StdoutPipe()
+		}
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		h.out = bufio.NewReader(out)
+	}
 	ready := make(chan struct{})
 	go h.follow(stderr, ready)
 	err = cmd.Start()
@@ -108,6 +129,23 @@ func (h *host) follow(r io.ReadCloser, ready chan<- struct{}) {
 			close(ready)
 		}
 	}
+}
+
+// order has a holdvtgt do something and returns the number of operations that it holds.
+func (h *host) order(verb, disk string) int {
+	h.t.Helper()
+	if _, err := fmt.Fprintln(h.in, verb, disk); err != nil {
+		h.t.Fatal(err)
+	}
+	line, err := h.out.ReadString('\n')
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil || n < 0 {
+		h.t.Fatalf("holdvtgt says %q", line)
+	}
+	return n
 }
 
 func (h *host) text() string {

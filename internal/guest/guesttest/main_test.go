@@ -44,6 +44,12 @@ func vtgtBinary(t *testing.T) string {
 	return b
 }
 
+// buildHold compiles the program whose stores hold.
+var buildHold = sync.OnceValues(func() (string, error) {
+	out := filepath.Join(scratch, "holdvtgt")
+	return out, guest.GoBuild(out, "github.com/vtgt/vtgt/internal/guest/holdvtgt")
+})
+
 // wantGuest skips a test that boots a guest where none is wanted.
 func wantGuest(t *testing.T) *guest.Cache {
 	t.Helper()

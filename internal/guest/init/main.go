@@ -23,6 +23,9 @@ func main() {
 		fmt.Println("init: nosync:", execNoSync(os.Args[2:]))
 		os.Exit(127)
 	}
+	if len(os.Args) == 3 && os.Args[1] == agent.DoArg {
+		os.Exit(doOne(os.Args[2]))
+	}
 	if err := run(); err != nil {
 		fmt.Println("init:", err)
 	}
@@ -47,7 +50,7 @@ func run() error {
 	}
 	fmt.Fprintln(f, agent.Ready)
 	in := bufio.NewReaderSize(f, 1<<20)
-	sv := server{spawned: map[int]chan struct{}{}}
+	sv := server{spawned: map[int]*spawned{}}
 	for {
 		line, err := in.ReadBytes('\n')
 		if err != nil {

@@ -4,14 +4,33 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vtgt/vtgt/internal/guest/agent"
 )
 
-// pattern writes or checks the pattern of q.Seed.
+// pattern writes or checks the pattern of q.Seed, as often as it is to be.
 func pattern(q *agent.Request, write bool) error {
+	if q.CPU > 0 {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		var set unix.CPUSet
+		set.Set(q.CPU - 1)
+		if err := unix.SchedSetaffinity(0, &set); err != nil {
+			return err
+		}
+	}
+	for range max(q.Repeat, 1) {
+		if err := patternOnce(q, write); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func patternOnce(q *agent.Request, write bool) error {
 	flags := unix.O_RDONLY
 	if write {
 		flags = unix.O_RDWR

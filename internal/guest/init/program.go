@@ -74,19 +74,33 @@ func (sv *server) spawn(q *agent.Request) (int, error) {
 	if err := c.Start(); err != nil {
 		return 0, err
 	}
-	ended := make(chan struct{})
+	p := &spawned{done: make(chan struct{}), cmd: c}
 	go func() {
 		_ = c.Wait()
 		fmt.Println("init:", q.Args[0], "ended:", c.ProcessState)
-		close(ended)
+		close(p.done)
 	}()
-	sv.spawned[c.Process.Pid] = ended
+	sv.spawned[c.Process.Pid] = p
 	return c.Process.Pid, nil
+}
+
+// wait waits for the end of a spawned program.
+func (sv *server) wait(q *agent.Request) (int, error) {
+	p, ok := sv.spawned[q.PID]
+	if !ok {
+		return 0, fmt.Errorf("process %d was not spawned", q.PID)
+	}
+	select {
+	case <-p.done:
+		return p.cmd.ProcessState.ExitCode(), nil
+	case <-time.After(time.Duration(q.Seconds) * time.Second):
+		return 0, fmt.Errorf("process %d has not ended within %d s", q.PID, q.Seconds)
+	}
 }
 
 // signal sends a signal to a spawned program and waits, if asked to, for its end.
 func (sv *server) signal(q *agent.Request) error {
-	ended, ok := sv.spawned[q.PID]
+	p, ok := sv.spawned[q.PID]
 	if !ok {
 		return fmt.Errorf("process %d was not spawned", q.PID)
 	}
@@ -99,7 +113,7 @@ func (sv *server) signal(q *agent.Request) error {
 		return nil
 	}
 	select {
-	case <-ended:
+	case <-p.done:
 		return nil
 	case <-time.After(time.Duration(q.Seconds) * time.Second):
 		return fmt.Errorf("process %d has not ended within %d s", q.PID, q.Seconds)

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -15,8 +17,30 @@ import (
 
 // server answers requests, one at a time.
 type server struct {
-	spawned map[int]chan struct{} // by PID, closed at the program's end
+	spawned map[int]*spawned // by PID
 	work    *work
+}
+
+// spawned is a program that goes on by itself.
+type spawned struct {
+	done chan struct{} // closed at its end
+	cmd  *exec.Cmd
+}
+
+// doOne does one request and gives the exit status.
+func doOne(text string) int {
+	var q agent.Request
+	err := json.Unmarshal([]byte(text), &q)
+	if err == nil {
+		if r := new(server).serve(&q); r.Err != "" {
+			err = errors.New(r.Err)
+		}
+	}
+	if err != nil {
+		fmt.Println("init: do:", err)
+		return 1
+	}
+	return 0
 }
 
 func (sv *server) serve(q *agent.Request) *agent.Response {
@@ -52,6 +76,10 @@ func (sv *server) serve(q *agent.Request) *agent.Response {
 		err = pattern(q, false)
 	case agent.Direct:
 		err = direct(q.Path, q.Size)
+	case agent.Reset:
+		err = deviceReset(q.Path)
+	case agent.Wait:
+		r.Exit, err = sv.wait(q)
 	case agent.Log:
 		r.Out, err = kernelLog()
 	case agent.Work:

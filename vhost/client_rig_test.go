@@ -35,6 +35,7 @@ type mapping struct {
 
 type rigOptions struct {
 	maps     []mapping // default: disk 0 at target 0, LUN 0
+	plain    bool      // nothing stands between unit and store
 	hold     bool      // disks keep READs and WRITEs until they are let go
 	deadline time.Duration
 	queues   int
@@ -109,6 +110,9 @@ func (r *rig) disk(n int) *disk {
 	r.ok(err)
 	d.fault = backingtest.NewFault(d.store)
 	var st backing.Store = d.fault
+	if r.o.plain {
+		st = d.store
+	}
 	if r.o.hold {
 		d.hold = &scsitest.HoldStore{Store: d.fault}
 		st = d.hold

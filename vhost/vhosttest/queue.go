@@ -314,8 +314,14 @@ func (q *Queue) drop(i int) {
 func (q *Queue) Failed(d time.Duration) bool { return q.err.wait(d) > 0 }
 
 // Exec runs cdb on lun to its answer, with data copied in and out: out is what the
-// device reads, in the room for what it writes.
+// device reads, in the room for what it writes, which is zero at first.
 func (q *Queue) Exec(lun [8]byte, cdb, out, in []byte) (*Request, error) {
+	clear(in)
+	return q.ExecOver(lun, cdb, out, in)
+}
+
+// ExecOver is Exec with room that has in's contents at first.
+func (q *Queue) ExecOver(lun [8]byte, cdb, out, in []byte) (*Request, error) {
 	if q.exec == nil {
 		a, err := q.c.Mem.Alloc(2*q.execBytes, pageBytes)
 		if err != nil {
@@ -337,7 +343,7 @@ func (q *Queue) Exec(lun [8]byte, cdb, out, in []byte) (*Request, error) {
 	}
 	back := q.scratch + uint64(q.execBytes)
 	if len(in) > 0 {
-		clear(q.c.Mem.At(back, len(in)))
+		copy(q.c.Mem.At(back, len(in)), in)
 		r.In = append(r.In, Buf{Addr: back, Len: uint32(len(in))})
 	}
 	if err := q.Do(r); err != nil {

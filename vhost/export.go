@@ -22,7 +22,7 @@ type Config struct {
 	Targets   []TargetPort
 	Initiator [16]byte      // initiator port identifier, stored with the export
 	Deadline  time.Duration // of stopping rings and of task management (30 s)
-	Queues    int           // virtqueues offered, control and event queue among them (1024)
+	Queues    int           // request queues that a front end is told to be possible (1024)
 	Log       *slog.Logger  // nil: silence
 	// OnConnect, where set, hears of a front end's coming and going, with what can
 	// be said of it, one call at a time. It must not call the Export.
@@ -39,11 +39,16 @@ type Export struct {
 	log   journal
 	count counters
 
+	quit chan struct{} // closed at the beginning of Close
+
+	// devMu serialises what changes the device and may sleep. Above mu.
+	devMu   sync.Mutex
+	targets []TargetPort
+
 	mu        sync.Mutex
+	dev       *device // written under devMu too
 	goneWait  time.Duration
 	drainWait time.Duration
-	targets   []TargetPort
-	dev       *device
 	listeners map[*net.UnixListener]struct{}
 	sess      *session      // of the present front end, else of the last one; nil: there was none
 	nc        *net.UnixConn // nil: no front end is connected
@@ -72,7 +77,7 @@ func NewExport(c Config) (*Export, error) {
 	e := &Export{
 		goneWait: goneWait, drainWait: drainWait,
 		conf: c, log: journal{log: c.Log}, targets: slices.Clone(c.Targets), deadline: c.Deadline,
-		listeners: make(map[*net.UnixListener]struct{}), closed: make(chan struct{}),
+		listeners: make(map[*net.UnixListener]struct{}), quit: make(chan struct{}), closed: make(chan struct{}),
 	}
 	var err error
 	if e.dev, err = e.newDevice(); err != nil {
@@ -108,9 +113,12 @@ func (e *Export) failed(d *device) {
 // is, and the guest hears of ports that come and go. The error is that of the first
 // port that could not be attached; nothing has changed then.
 func (e *Export) SetTargets(ts []TargetPort) error {
+	e.devMu.Lock()
+	defer e.devMu.Unlock()
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closing {
+	closing := e.closing
+	e.mu.Unlock()
+	if closing {
 		return ErrClosed
 	}
 	if err := e.dev.setTargets(ts); err != nil {
@@ -135,6 +143,7 @@ func (e *Export) Close(deadline time.Duration) (stuck int) {
 		return e.stuck
 	}
 	e.closing, e.deadline = true, deadline
+	close(e.quit)
 	for l := range e.listeners {
 		_ = l.SetDeadline(time.Unix(1, 0)) // Serve returns
 	}
@@ -146,7 +155,8 @@ func (e *Export) Close(deadline time.Duration) (stuck int) {
 	if over != nil {
 		<-over
 	}
-	// closing keeps everybody else from dev.
+	e.devMu.Lock()
+	defer e.devMu.Unlock()
 	e.stuck = e.retire(e.dev, until)
 	close(e.closed)
 	return e.stuck

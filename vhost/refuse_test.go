@@ -107,6 +107,8 @@ func TestRefusals(t *testing.T) {
 		{"table wraps", nil, proto.SetMemTable, regions(proto.MemRegion{Guest: 1<<64 - 4096, Size: 8192}), mem(rawSize), "wrap"},
 		{"table with an offset that wraps", nil, proto.SetMemTable, regions(proto.MemRegion{Size: 8192, Off: 1<<64 - 4096}), mem(rawSize), "wrap"},
 		{"table with an empty region", nil, proto.SetMemTable, regions(proto.MemRegion{}), mem(rawSize), "empty"},
+		{"table of 17 TiB", nil, proto.SetMemTable, regions(proto.MemRegion{Size: 17 << 40}), mem(17 << 40), "more than 16 TiB"},
+		{"table of 2 times 9 TiB", nil, proto.SetMemTable, regions(proto.MemRegion{Size: 9 << 40}, proto.MemRegion{Guest: 9 << 40, User: 9 << 40, Size: 9 << 40}), mem(9<<40, 9<<40), "more than 16 TiB"},
 		{"table of an eventfd", nil, proto.SetMemTable, regions(oneRegion(0)), func(r *raw) []int { return []int{r.eventfd()} }, "share=on"},
 		{"first region of a short file", nil, proto.AddMemReg, region(oneRegion(0)), mem(1), "bytes only"},
 		{"region without fd", nil, proto.AddMemReg, region(oneRegion(0)), nil, "share=on"},

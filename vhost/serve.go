@@ -84,6 +84,11 @@ func (e *Export) admit(nc *net.UnixConn, pid, uid int) (*session, error) {
 	if err := e.vacant(); err != nil {
 		return nil, err
 	}
+	e.devMu.Lock()
+	defer e.devMu.Unlock()
+	if err := e.renew(); err != nil {
+		return nil, err
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
@@ -91,9 +96,6 @@ func (e *Export) admit(nc *net.UnixConn, pid, uid int) (*session, error) {
 		return nil, ErrClosed
 	case e.occupied():
 		return nil, fmt.Errorf("another one was faster")
-	}
-	if err := e.renew(); err != nil {
-		return nil, err
 	}
 	if n := e.dev.stuck(); n > 0 {
 		// It would have taken up again what the store still has: the older one could land last.
@@ -144,25 +146,32 @@ func (e *Export) vacant() error {
 			if drains {
 				return fmt.Errorf("requests of the front end before it have not ended yet")
 			}
+		case <-e.quit:
+			return ErrClosed
 		}
 	}
 }
 
-// renew replaces a device that has failed. Lock held.
+// renew replaces a device that has failed, when nobody uses it. devMu held.
 func (e *Export) renew() error {
-	why := e.dev.err()
-	if why == nil {
+	e.mu.Lock()
+	d, busy := e.dev, e.closing || e.occupied()
+	e.mu.Unlock()
+	why := d.err()
+	if why == nil || busy {
 		return nil
 	}
-	if n := e.dev.stuck(); n > 0 {
+	if n := d.stuck(); n > 0 {
 		return fmt.Errorf("the export has failed (%w), and %d of its requests are still with the store", why, n)
 	}
-	e.retire(e.dev, time.Now().Add(e.conf.Deadline))
+	e.retire(d, time.Now().Add(e.conf.Deadline))
 	d, err := e.newDevice()
 	if err != nil {
 		return fmt.Errorf("after a failure (%w) the export cannot be set up again: %w", why, err)
 	}
+	e.mu.Lock()
 	e.dev = d
+	e.mu.Unlock()
 	return nil
 }
 

@@ -17,7 +17,19 @@ type file struct {
 	dev, ino uint64
 }
 
-func newFile(r proto.MemRegion, fd int) (file, error) {
+// maxMemory bounds the guest memory of an export, bytes. A memfd of any size costs its
+// owner nothing; mapped, it takes addresses from all of us, 128 TiB on x86-64, and a Go
+// heap that finds none ends the process.
+const maxMemory = 16 << 40
+
+func newFile(r proto.MemRegion, fd int, had []file) (file, error) {
+	sum := uint64(0)
+	for _, f := range had {
+		sum += f.Size
+	}
+	if r.Size > maxMemory-sum {
+		return file{}, fmt.Errorf("guest memory of more than %d TiB", maxMemory>>40)
+	}
 	var st sys.FileStat
 	if err := sys.Fstat(fd, &st); err != nil {
 		return file{}, fmt.Errorf("fstat of a guest memory region: %w", err)
@@ -42,7 +54,7 @@ func (s *session) setMemTable(m *incoming) error {
 	}
 	next := make([]file, n)
 	for i := range n {
-		if next[i], err = newFile(table[i], m.fds[i]); err != nil {
+		if next[i], err = newFile(table[i], m.fds[i], next[:i]); err != nil {
 			return broken(m, err)
 		}
 		if contains(next[:i], next[i]) {
@@ -89,7 +101,7 @@ func (s *session) addMemReg(m *incoming) error {
 	if len(m.fds) != 1 {
 		return &violation{fmt.Errorf("ADD_MEM_REG with %d descriptors instead of one: is QEMU's memory backend share=on?", len(m.fds))}
 	}
-	f, err := newFile(r, m.fds[0])
+	f, err := newFile(r, m.fds[0], s.files)
 	if err != nil {
 		return broken(m, err)
 	}

@@ -36,7 +36,7 @@ type Counters struct {
 	Connections     uint64 // front ends served
 	Rejected        uint64 // front ends turned away: there was one already
 	Messages        uint64 // vhost-user messages taken
-	UnknownMessages uint64 // that we have no answer for
+	UnknownMessages uint64 // declined: not offered, or memory that cannot be had
 	Violations      uint64 // against the protocol or by a driver: a connection or ring ended
 	Starts          uint64 // of rings
 	Resets          uint64 // RESET_DEVICE

@@ -79,6 +79,9 @@ func TestReservedBits(t *testing.T) {
 					if row.usage[i]>>bit&1 != 0 || row.sa != noSA && i == 1 && bit < 5 {
 						continue
 					}
+					if row.op == 0x12 && i == 1 && bit >= 5 {
+						continue // the LUN of SCSI-2, see command.prepare
+					}
 					cdb := make([]byte, len(row.usage))
 					cdb[0] = row.op
 					if row.sa != noSA {

@@ -35,7 +35,7 @@ gotest  := $(tools)/gotest
 testlimit := 30m
 
 .DEFAULT_GOAL := help
-.PHONY: help deps toolchain need-go build run demo test test-unit test-full test-one-cpu test-race-short test-guest bench-once race lint fuzz-short soak conformance bench install clean
+.PHONY: help deps toolchain need-go build run demo test test-unit test-full test-one-cpu test-race-short test-guest bench-once race lint fuzz-short soak conformance bench install clean qemu-vio
 
 help: ## this list
 	@echo 'vtgt $(version): make TARGET'
@@ -143,6 +143,9 @@ conformance: build ## iscsi-test-cu against bin/vtgt, one process per test (PEER
 bench: build ## vtgt beside tgtd: 4 KiB and 1 MiB, depth 1 and 32; BENCHFLAGS='-rounds 5' or '-quick'
 	@$(call need,qemu-img,qemu-utils)
 	$(tools)/bench -vtgt bin/vtgt $(BENCHFLAGS)
+
+qemu-vio: ## QEMU's device for pSeries guests, for the qemu-system-ppc64 that is installed: .cache/qemu-vio/VERSION/vtgt-vscsi.so
+	@sh ibmvio/qemu/build.sh .cache/qemu-vio
 
 install: build ## the binary, completions, man pages and systemd units below DESTDIR/PREFIX; /etc/vtgt/vtgt.yaml if there is none
 	install -D -m 0755 bin/vtgt '$(DESTDIR)$(PREFIX)/bin/vtgt'

@@ -71,6 +71,7 @@ func TestStopAtDeadline(t *testing.T) {
 		t.Error("served while a request of the guest before is in the store")
 		n.Close()
 	}
+	f.settles("it is counted", func(st Status) bool { return st.Counters.Rejected == 1 && f.h.log.has("still with the store") })
 	if st := f.Status(); st.Counters.Rejected != 1 || !f.h.log.has("still with the store") {
 		t.Errorf("%+v", st)
 	}

@@ -26,6 +26,8 @@ func TestSecond(t *testing.T) {
 			n.Close()
 		}
 	}
+	// Who is turned away may hear of it before it is counted and logged.
+	f.settles("both are counted", func(st Status) bool { return st.Counters.Rejected == 2 && f.h.log.has("is connected already") })
 	if st := f.Status(); st.Counters.Rejected != 2 || st.PID != os.Getpid() || st.UID != os.Getuid() || !f.h.log.has("is connected already") {
 		t.Errorf("%+v", st)
 	}
@@ -49,6 +51,7 @@ func TestHandover(t *testing.T) {
 		t.Error("served before the guest before has ended")
 		n.Close()
 	}
+	f.settles("it is counted", func(st Status) bool { return st.Counters.Rejected == 1 && f.h.log.has("have not ended yet") })
 	if st := f.Status(); st.InFlight != 1 || st.Counters.Rejected != 1 || !f.h.log.has("have not ended yet") {
 		t.Errorf("%+v", st)
 	}

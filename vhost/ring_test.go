@@ -5,10 +5,12 @@ import (
 	"errors"
 	"runtime"
 	"runtime/metrics"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/vtgt/vtgt/backing"
+	"github.com/vtgt/vtgt/internal/loop"
 	"github.com/vtgt/vtgt/internal/sys"
 	"github.com/vtgt/vtgt/scsi"
 	"github.com/vtgt/vtgt/scsi/scsitest"
@@ -434,7 +436,17 @@ func TestFence(t *testing.T) {
 	m := newMachine(t, machineOptions{hold: true})
 	ctl := m.newQueue(controlQueue, 64, allOn).start()
 	qs := []*queue{m.newQueue(2, 64, allOn).start().ready(), m.newQueue(3, 64, allOn).start().ready()}
-	for round := range 50 {
+	// On the other loop much stands between the end of a command and that of the
+	// round, at which it is published.
+	for _, q := range qs {
+		if l := q.v.r.loop; l != m.d.home {
+			b := &dawdler{l: l}
+			b.Init(b)
+			l.Post(&b.Node)
+			defer b.stop.Store(true)
+		}
+	}
+	for round := range 20 {
 		f, want := scsi.LUNReset, virtioscsi.Reset
 		if round%2 == 1 {
 			f, want = scsi.AbortTaskSet, virtioscsi.Aborted
@@ -467,6 +479,20 @@ func TestFence(t *testing.T) {
 		for _, q := range qs {
 			q.ready()
 		}
+	}
+}
+
+// dawdler keeps each round of a loop waiting.
+type dawdler struct {
+	loop.Node
+	l    *loop.Loop
+	stop atomic.Bool
+}
+
+func (b *dawdler) Handle(*loop.Node) {
+	time.Sleep(500 * time.Microsecond)
+	if !b.stop.Load() {
+		b.l.Post(&b.Node)
 	}
 }
 

@@ -712,18 +712,7 @@ func TestInflight(t *testing.T) {
 	m := newMachine(t, machineOptions{hold: true})
 	q := m.newQueue(2, 64, allOn)
 	region := m.alloc(vring.InflightSize(4, 64)) // anywhere in the machine's memory does
-	open := func() *vring.Inflight {
-		t.Helper()
-		b, err := m.Map.Slice(region, uint64(vring.InflightSize(4, 64)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		f, err := vring.OpenInflight(b, 2, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return f
-	}
+	open := func() *vring.Inflight { return m.record(region, 2, 64) }
 	s := q.config()
 	s.Inflight = open()
 	if err := q.v.start(s); err != nil {
@@ -790,6 +779,61 @@ func TestInflight(t *testing.T) {
 	for i := range 4 {
 		if c.room()[512*i] != byte(0x10+i) {
 			t.Errorf("block %d: %#x", 8+i, c.room()[512*i])
+		}
+	}
+}
+
+// record is queue index's part of an inflight region at a.
+func (g *guest) record(a uint64, index, size int) *vring.Inflight {
+	g.Helper()
+	b, err := g.Map.Slice(a, uint64(vring.InflightSize(4, size)))
+	if err != nil {
+		g.Fatal(err)
+	}
+	f, err := vring.OpenInflight(b, index, size)
+	if err != nil {
+		g.Fatal(err)
+	}
+	return f
+}
+
+// TestInflightOthers: what an earlier process had of the control and the event queue
+// comes back too.
+func TestInflightOthers(t *testing.T) {
+	m := newMachine(t, machineOptions{})
+	region := m.alloc(vring.InflightSize(4, 16))
+	for index := range 2 {
+		q := m.newQueue(index, 16, allOn)
+		// A buffer or request that was taken and not given back.
+		var a uint64
+		var head uint16
+		if index == controlQueue {
+			a, head = q.startTMF(5, lun0, 0)
+		} else {
+			a = m.alloc(virtioscsi.EventLen)
+			head = q.add(nil, split(a, virtioscsi.EventLen, 1), false)
+		}
+		rec := m.At(region+uint64(index*vring.InflightSize(1, 16)), 16+16*16)
+		rec[8], rec[10] = 1, 16 // version, desc_num
+		rec[16+16*int(head)] = 1
+		s := q.config()
+		s.Inflight = m.record(region, index, 16)
+		if err := q.v.start(s); err != nil {
+			t.Fatal(err)
+		}
+		q.v.enable(true)
+		if got, _ := q.wait(); got != head {
+			t.Fatalf("queue %d: answer for %d, want %d", index, got, head)
+		}
+		if index == controlQueue {
+			if r := virtioscsi.Response(m.At(a, 1)[0]); r != virtioscsi.OK {
+				t.Errorf("LOGICAL UNIT RESET: %v", r)
+			}
+		} else if e := (*virtioscsi.Event)(m.At(a, virtioscsi.EventLen)); e.Kind() != virtioscsi.EventsMissed {
+			t.Errorf("event %#x", e.Kind())
+		}
+		if n := rec[16+16*int(head)]; n != 0 {
+			t.Errorf("queue %d: still marked", index)
 		}
 	}
 }

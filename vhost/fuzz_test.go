@@ -129,7 +129,15 @@ func (z *fuzzer) run(t *testing.T, how uint16, data []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer m.Retire(nil)
+	defer func() {
+		done := make(chan struct{})
+		m.Retire(func() { close(done) })
+		select {
+		case <-done:
+		case <-time.After(patience):
+			t.Error("memory is still pinned")
+		}
+	}()
 	var features uint64 = 1<<virtioscsi.FeatureVersion1 | 1<<virtioscsi.FeatureHotplug
 	if how&2 != 0 {
 		features |= 1 << virtioscsi.FeatureEventIdx

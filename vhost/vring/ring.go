@@ -60,7 +60,7 @@ type Ring struct {
 	indirect          bool
 
 	next    uint16 // available index of the next entry to take
-	seen    uint16 // avail.idx as it was last read
+	seen    uint16 // avail.idx as Pop last read and checked it
 	fill    uint16 // used index of the next entry to fill
 	shown   uint16 // used.idx as the driver sees it
 	flags   uint16 // used.flags
@@ -165,11 +165,8 @@ func (r *Ring) More() bool {
 	return r.err != nil || r.seen != r.next || r.look() != r.next
 }
 
-// look reads avail.idx.
-func (r *Ring) look() uint16 {
-	r.seen = r.avail.Load16(availIdx)
-	return r.seen
-}
+// look reads avail.idx. Pop alone believes it, after a check.
+func (r *Ring) look() uint16 { return r.avail.Load16(availIdx) }
 
 // Pop takes the next available chain into c. It reports false when there is none.
 // A violation fails the ring: every later Pop returns it again. Published requests
@@ -179,14 +176,16 @@ func (r *Ring) Pop(c *Chain) (bool, error) {
 		return false, r.err
 	}
 	if r.seen == r.next {
-		if r.look() == r.next {
+		idx := r.look()
+		if idx == r.next {
 			return false, nil
 		}
 		// A driver has at most size entries with us: those it sees used are
 		// its own again.
-		if int(r.seen-r.next) > r.size || int(r.seen-r.shown) > r.size {
-			return false, r.fail(&Violation{Kind: AvailJump, Head: -1, Index: int(r.next), Value: uint64(r.seen)})
+		if int(idx-r.next) > r.size || int(idx-r.shown) > r.size {
+			return false, r.fail(&Violation{Kind: AvailJump, Head: -1, Index: int(r.next), Value: uint64(idx)})
 		}
+		r.seen = idx
 	}
 	slot := int(r.next) & (r.size - 1)
 	head := r.avail.Load16(availRing + 2*slot)

@@ -218,6 +218,9 @@ func TestViolations(t *testing.T) {
 			idx = 1 + c.idx
 		}
 		copy(x.g.At(x.l.Avail+2, 2), bytesOf(idx))
+		if !x.r.More() || !x.r.EnableKick() { // who looks first does not check
+			t.Errorf("%s: nothing to take", c.name)
+		}
 		ok, err := x.r.Pop(&ch)
 		var v *vring.Violation
 		if ok || !errors.As(err, &v) || v.Kind != c.kind || !strings.Contains(err.Error(), c.kind.String()) {

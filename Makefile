@@ -79,6 +79,7 @@ test: ## everything once: lint, unit, clients, race, fuzz, conformance, benchmar
 	$(MAKE) bench-once
 	$(MAKE) conformance
 	$(MAKE) test-guest
+	$(MAKE) demo
 	$(MAKE) bench BENCHFLAGS=-quick
 	@echo 'make test: all parts passed'
 

@@ -144,7 +144,7 @@ func (x *vhostExport) startLocked() error {
 	}
 	e, err := vhost.NewExport(vhost.Config{
 		Name: name, Group: c.group, Targets: inOrder(x.ports), Initiator: x.spec.initiator,
-		Log: c.log.With("target", name, "export", kindVHost),
+		Log: c.log,
 		OnConnect: func(up bool, detail string) {
 			what := "disconnected"
 			if up {

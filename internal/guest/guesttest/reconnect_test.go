@@ -11,8 +11,11 @@ import (
 	"github.com/vtgt/vtgt/internal/guest/agent"
 )
 
+// With writethrough requests end in another order than they came, so that some are in
+// flight, and others that came later are not, whenever vtgt dies: without the record
+// of requests in flight they are lost.
 const reconnectConfig = `disks:
-  - {name: data, store: "file:DIR/data.img", create: true, size: 64MiB}
+  - {name: data, store: "file:DIR/data.img", create: true, size: 64MiB, cache: writethrough}
 targets:
   - {name: vm, luns: [{lun: 0, disk: data}], vhost: {socket: "DIR/vm.sock"}}
 `

@@ -30,9 +30,7 @@ func (x *change) export(t *target, n exportName, ids *state.Prepared, bad *colle
 			return
 		}
 		e.relID = e.vhost.ports[0]
-		old := x.plan.old.targets[n.target]
-		own := old != nil && old.exports[kindVHost] != nil && old.exports[kindVHost].vhost.socket == c.VHost.Socket
-		e.obj, err = t.obj.newVHost(e.vhost, own)
+		e.obj, err = t.obj.newVHost(e.vhost, x.ownSocket(c.VHost.Socket))
 		err = place(err, x.plan.cfg, x.targetPath(n.target)+".vhost.socket")
 	} else {
 		if e.relID, err = ids.Port("iscsi:" + n.target); err == nil {
@@ -48,6 +46,17 @@ func (x *change) export(t *target, n exportName, ids *state.Prepared, bad *colle
 		return
 	}
 	x.newExports = append(x.newExports, e)
+}
+
+// ownSocket tells whether it is an export of ours that listens at path: that one ends in
+// this change, for no two targets may have one socket.
+func (x *change) ownSocket(path string) bool {
+	for _, t := range x.plan.old.targets {
+		if e := t.exports[kindVHost]; e != nil && e.vhost.socket == path {
+			return true
+		}
+	}
+	return false
 }
 
 // targetPath is where a target stands in the new text.

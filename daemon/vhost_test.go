@@ -372,3 +372,27 @@ func TestPortName(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestVHostSwap: two targets change their sockets in one go.
+func TestVHostSwap(t *testing.T) {
+	w := newWorld(t)
+	text := func(a, b string) []byte {
+		return w.config(fmt.Sprintf("disks: [{name: a, store: \"mem:\", size: 1MiB}]\ntargets:\n- {name: one, luns: [{lun: 3, disk: a}], vhost: {socket: %q}}\n- {name: two, vhost: {socket: %q}}\n", filepath.Join(w.dir, a), filepath.Join(w.dir, b)))
+	}
+	d := w.start(text("x", "y"))
+	for _, s := range [][2]string{{"y", "x"}, {"x", "z"}, {"z", "x"}} {
+		if r, err := d.Apply("f.yaml", text(s[0], s[1]), ApplyOptions{}); err != nil || len(r.Warnings) > 0 {
+			t.Fatal(r, err)
+		}
+		c, o := guest(t, filepath.Join(w.dir, s[0])), guest(t, filepath.Join(w.dir, s[1]))
+		if l := reports(t, c, 0); !slices.Equal(l, []byte{3}) {
+			t.Errorf("%v: LUNs %v", s, l)
+		}
+		if l := reports(t, o, 0); len(l) != 0 {
+			t.Errorf("%v: LUNs %v of the other", s, l)
+		}
+		_, _ = c.Close(), o.Close()
+		w.awaitState(d, "one", "listening")
+		w.awaitState(d, "two", "listening")
+	}
+}

@@ -97,7 +97,33 @@ func CheckHost(c *config.Config) error {
 		}
 		files = append(files, seen{fi, d.Name})
 	}
+	checkSockets(c, &bad)
 	return bad.err()
+}
+
+// checkSockets looks at what the sockets of vhost-user exports need. One on which
+// somebody listens may be the running daemon's.
+func checkSockets(c *config.Config, bad *collect) {
+	for i := range c.Targets {
+		t := &c.Targets[i]
+		x := t.VHost
+		if x == nil {
+			continue
+		}
+		add := func(key string, code Code, msg, hint string) {
+			e := c.At(fmt.Sprintf("targets[%d].vhost.%s", i, key))
+			bad.add(&Error{Code: code, Object: e.Where() + ": target " + t.Name, Message: msg, Hint: hint})
+		}
+		if fi, err := os.Lstat(x.Socket); err == nil && fi.Mode()&fs.ModeSocket == 0 {
+			add("socket", CodeInUse, x.Socket+" is there and is not a socket", "remove it, or name another path with vhost.socket")
+		}
+		if _, err := userID(x.Owner); x.Owner != "" && err != nil {
+			add("owner", CodeNotFound, "there is no user "+x.Owner, "make the user, or correct vhost.owner")
+		}
+		if _, err := groupID(x.Group); x.Group != "" && err != nil {
+			add("group", CodeNotFound, "there is no group "+x.Group, "make the group, or correct vhost.group")
+		}
+	}
 }
 
 // sameDevice: two nodes of one block device.

@@ -252,6 +252,16 @@ func TestVHostSockets(t *testing.T) {
 	if b, err := os.ReadFile(p); err != nil || string(b) != "x" {
 		t.Fatal("the file was touched")
 	}
+	// The same is said without a daemon.
+	cfg, err := config.Parse("f.yaml", text(", owner: no-such-user, group: no-such-group"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{"f.yaml:3:", "is not a socket", "there is no user no-such-user", "there is no group no-such-group"} {
+		if err := CheckHost(cfg); err == nil || !strings.Contains(err.Error(), s) {
+			t.Errorf("%v\nwant %q", err, s)
+		}
+	}
 	if err := os.Remove(p); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/vtgt/vtgt/vhost/proto"
 	"github.com/vtgt/vtgt/vhost/vhosttest"
 )
 
@@ -70,5 +71,26 @@ func TestSession(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestManyRings has as many rings as the protocol can give eventfds to.
+func TestManyRings(t *testing.T) {
+	f := newHouse(t).export("vm1")
+	const n = proto.MaxVringFD - requestQueue
+	c := f.boot(vhosttest.Options{Style: vhosttest.QEMU10, Queues: n, Size: 8, Table: 4, Scratch: 4096})
+	for i := 0; i < n; i += 23 {
+		if r, err := c.Request(i).Exec(vhosttest.LUN(0, 0), make([]byte, 6), nil, nil); err != nil || r.Response != 0 {
+			t.Fatalf("queue %d: %+v, %v", i, r, err)
+		}
+	}
+	if st := f.Status(); st.Started != proto.MaxVringFD || st.Enabled != proto.MaxVringFD {
+		t.Errorf("%d rings started, %d enabled", st.Started, st.Enabled)
+	}
+	if err := c.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if st := f.Status(); st.Started != 0 || st.Failed != nil {
+		t.Errorf("%d rings run after Stop: %v", st.Started, st.Failed)
 	}
 }

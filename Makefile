@@ -35,7 +35,7 @@ gotest  := $(tools)/gotest
 testlimit := 30m
 
 .DEFAULT_GOAL := help
-.PHONY: help deps toolchain need-go build run demo test test-unit test-full test-one-cpu test-race-short test-guest bench-once race lint fuzz-short soak conformance bench install clean qemu-vio
+.PHONY: help deps toolchain need-go build run demo test test-unit test-full test-one-cpu test-race-short test-guest bench-once race lint fuzz-short soak conformance bench install clean qemu-vio test-vio
 
 help: ## this list
 	@echo 'vtgt $(version): make TARGET'
@@ -147,6 +147,9 @@ bench: build ## vtgt beside tgtd: 4 KiB and 1 MiB, depth 1 and 32; BENCHFLAGS='-
 
 qemu-vio: ## QEMU's device for pSeries guests, for the qemu-system-ppc64 that is installed: .cache/qemu-vio/VERSION/vtgt-vscsi.so
 	@sh ibmvio/qemu/build.sh .cache/qemu-vio
+
+test-vio: need-go qemu-vio ## that device in a pseries machine (TCG): everything that a client and a server may do (10 s)
+	VTGT_VIO=1 $(gotest) -count=1 -timeout $(testlimit) ./ibmvio/...
 
 install: build ## the binary, completions, man pages and systemd units below DESTDIR/PREFIX; /etc/vtgt/vtgt.yaml if there is none
 	install -D -m 0755 bin/vtgt '$(DESTDIR)$(PREFIX)/bin/vtgt'

@@ -74,7 +74,7 @@ if [ ! -e "$tree/done" ]; then
 	# version's comparison watch over it when the device is made.
 	mkdir gen
 	(cd src && python3 scripts/qapi-gen.py -b -o ../gen/qapi qapi/qapi-schema.json)
-	printf '#define %s 1\n' CONFIG_LINUX CONFIG_POSIX CONFIG_IOVEC $host >gen/config-host.h
+	printf '#define %s 1\n' CONFIG_LINUX CONFIG_POSIX CONFIG_IOVEC CONFIG_INT128 $host >gen/config-host.h
 	printf '#define %s 1\n' TARGET_PPC64 TARGET_PPC TARGET_BIG_ENDIAN TARGET_SUPPORTS_MTTCG CONFIG_SOFTMMU CONFIG_TCG >gen/config-target.h
 	printf '#define TARGET_NAME "ppc64"\n' >>gen/config-target.h
 	: >gen/config-devices.h

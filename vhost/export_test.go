@@ -41,10 +41,12 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
-func (l *logBuffer) has(s string) bool {
+func (l *logBuffer) has(s string) bool { return l.count(s) > 0 }
+
+func (l *logBuffer) count(s string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return strings.Contains(l.b.String(), s)
+	return strings.Count(l.b.String(), s)
 }
 
 // guestMaps counts this process's mappings of memfds and of reserved addresses.

@@ -261,7 +261,7 @@ func TestDeclined(t *testing.T) {
 	if n := st.Counters; n.UnknownMessages < 8 || n.Violations != 0 {
 		t.Errorf("%+v", n)
 	}
-	if n := strings.Count(f.h.log.b.String(), "SET_LOG_FD"); n != 1 {
+	if n := f.h.log.count("SET_LOG_FD"); n != 1 {
 		t.Errorf("SET_LOG_FD is in the log %d times", n)
 	}
 }

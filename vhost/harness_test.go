@@ -87,7 +87,12 @@ func (g *guest) close() {
 		g.Error("guest memory is still pinned")
 		return
 	}
-	if err := g.d.memory().Close(); err != nil {
+	// A request lets go of its generation after it was answered and counted off.
+	err := g.d.memory().Close()
+	for end := time.Now().Add(patience); err != nil && time.Now().Before(end); err = g.d.memory().Close() {
+		time.Sleep(time.Millisecond)
+	}
+	if err != nil {
 		g.Error(err)
 	}
 	if err := sys.Unmap(g.Mem); err != nil {

@@ -47,8 +47,22 @@ func library(t testing.TB) string {
 	return p
 }
 
-// boot starts the machine; with listen false nobody is at the socket yet.
-func boot(t testing.TB, listen bool, more ...string) *vm {
+// boot starts a machine with the client; with listen false nobody is at the socket yet.
+func boot(t testing.TB, listen bool) *vm {
+	t.Helper()
+	client := filepath.Join(t.TempDir(), "client")
+	if err := os.WriteFile(client, program(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return machine(t, listen, "-name", "lpar1", "-uuid", "6f1c0000-0000-0000-0000-0000000000cd",
+		"-M", "pseries,x-vof=on,"+caps, "-m", "256", "-kernel", client)
+}
+
+// caps are what TCG cannot give to a pseries machine.
+const caps = "cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"
+
+// machine starts QEMU with an adapter.
+func machine(t testing.TB, listen bool, args ...string) *vm {
 	t.Helper()
 	so := library(t)
 	dir, err := os.MkdirTemp("", "vtgt-vio-") // short: a socket's path is bounded
@@ -60,19 +74,14 @@ func boot(t testing.TB, listen bool, more ...string) *vm {
 	if listen {
 		m.listen()
 	}
-	if err := os.WriteFile(filepath.Join(dir, "client"), program(), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	log, err := os.Create(m.log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command("qemu-system-ppc64", append([]string{"-name", "lpar1", "-uuid", "6f1c0000-0000-0000-0000-0000000000cd",
-		"-M", "pseries,x-vof=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off", "-cpu", "power9", "-m", "256", "-accel", "tcg",
-		"-nodefaults", "-display", "none", "-vga", "none", "-kernel", filepath.Join(dir, "client"),
+	cmd := exec.Command("qemu-system-ppc64", append([]string{"-cpu", "power9", "-accel", "tcg", "-nodefaults", "-display", "none", "-vga", "none",
 		"-qmp", "unix:" + filepath.Join(dir, "qmp") + ",server=on,wait=off",
-		"-device", fmt.Sprintf("vtgt-vscsi,path=%s,reg=%#x", m.path, unit)}, more...)...)
+		"-device", fmt.Sprintf("vtgt-vscsi,path=%s,reg=%#x", m.path, unit)}, args...)...)
 	cmd.Env = append(os.Environ(), "LD_PRELOAD="+so)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -259,15 +268,17 @@ func (l *link) closed() {
 }
 
 // entry waits for a CRQ frame and takes its epoch; events on the way are remembered.
-func (l *link) entry(events ...*[]wire.Event) uint64 {
+func (l *link) entry(events ...*[]wire.Event) uint64 { l.Helper(); return be(l.whole(events...)) }
+
+// whole is entry with all 16 bytes.
+func (l *link) whole(events ...*[]wire.Event) []byte {
 	l.Helper()
 	for {
 		f := l.next()
 		switch f.Type {
 		case wire.TypeCRQ:
 			l.epoch = f.Epoch
-			e, _ := wire.ParseCRQ(f)
-			return be(e[:])
+			return f.Payload
 		case wire.TypeEvent:
 			e, err := wire.ParseEvent(f)
 			if err != nil {

@@ -223,3 +223,28 @@ func TestClientReconnect(t *testing.T) {
 		t.Errorf("%d connections", n)
 	}
 }
+
+// TestClientMemoryFailedRing: a ring that has failed keeps nobody from taking memory
+// away, whether its own areas are in it or not.
+func TestClientMemoryFailedRing(t *testing.T) {
+	for _, own := range []bool{false, true} {
+		t.Run(fmt.Sprintf("its own %v", own), func(t *testing.T) {
+			// Who waited until the deadline would wait longer than patience.
+			r := newRig(t, rigOptions{deadline: 10 * patience})
+			c := r.dial(vhosttest.Options{Queues: 2})
+			good(t, c.Request(0), lun0, make([]byte, 6), nil, nil)
+			w := raw{c.Request(0), c}
+			w.avail(uint16(w.q.Ring().Size))
+			if !w.q.Failed(patience) {
+				t.Fatal("the ring did not fail")
+			}
+			i := 1
+			if own {
+				i = 0
+			}
+			r.ok(c.RemRegion(c.Mem.Regions()[i]))
+			r.ok(c.AddRegion(c.Mem.Regions()[i]))
+			good(t, c.Request(1), lun0, make([]byte, 6), nil, nil)
+		})
+	}
+}

@@ -441,9 +441,12 @@ func closeFD(fd *int) {
 	}
 }
 
-// remap moves the ring to generation m, its areas to parts.
+// remap moves the ring to generation m, its areas to parts. A ring that has failed
+// moves too, for what it has still to answer; one that cannot lets go of its memory:
+// whoever takes that away waits for all that use it.
 func (r *ring) remap(m *gmem.Map, parts [3]uint64) error {
-	if r.failure != nil {
+	if r.dead {
+		r.pin.Leave()
 		return r.failure
 	}
 	p, err := vring.UserParts(m, r.vr.Size(), parts[0], parts[1], parts[2])
@@ -458,6 +461,8 @@ func (r *ring) remap(m *gmem.Map, parts [3]uint64) error {
 	}
 	if err != nil {
 		r.fail(err)
+		r.dead = true
+		r.pin.Leave()
 		return r.failure
 	}
 	r.parts = parts
@@ -472,7 +477,7 @@ func (r *ring) remap(m *gmem.Map, parts [3]uint64) error {
 	r.vr.Force()
 	r.dirty()
 	r.look()
-	return nil
+	return r.failure
 }
 
 // stop takes no more requests and answers done when those that there are have ended,

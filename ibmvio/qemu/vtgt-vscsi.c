@@ -418,11 +418,17 @@ static bool vv_flush(VtgtVscsi *s)
 
 /*
  * Requests are executed while the VM runs: a VM that is paused keeps its memory. The
- * greeting's answer is read at all times.
+ * greeting's answer is taken at all times.
  */
-static bool vv_wants(VtgtVscsi *s)
+static bool vv_executes(VtgtVscsi *s)
 {
     return s->state == GREETING || (runstate_is_running() && vv_waiting(s) < OUT_HIGH);
+}
+
+/* They are read while there is room, so that the server's end is noticed. */
+static bool vv_reads(VtgtVscsi *s)
+{
+    return s->in_len < VV_FRAME && vv_waiting(s) < OUT_HIGH;
 }
 
 /* vv_cost is how many bytes a frame moves. */
@@ -450,11 +456,12 @@ static bool vv_take(VtgtVscsi *s)
             ok = false;
             break;
         }
-        if (have >= VV_HEADER && have >= VV_HEADER + len) {
-            if (frames == TURN_FRAMES || bytes >= TURN_BYTES || !vv_wants(s)) {
-                s->more = true;
-                break;
-            }
+        if (frames == TURN_FRAMES || bytes >= TURN_BYTES) {
+            s->more = true;
+            break;
+        }
+        s->more = have >= VV_HEADER && have >= VV_HEADER + len;
+        if (s->more && vv_executes(s)) {
             frames++;
             bytes += vv_cost(s->in + off, len);
             ok = vv_frame(s, s->in + off, len);
@@ -468,6 +475,9 @@ static bool vv_take(VtgtVscsi *s)
             memmove(s->in, s->in + off, have);
             s->in_len = have;
             off = 0;
+        }
+        if (!vv_reads(s)) {
+            break;
         }
         ssize_t n = recv(s->fd, s->in + s->in_len, VV_FRAME - s->in_len, MSG_DONTWAIT);
 
@@ -502,12 +512,12 @@ static void vv_pump(VtgtVscsi *s)
         return;
     }
     vv_look(s);
-    if (s->drop || (vv_wants(s) && !vv_take(s)) || !vv_flush(s)) {
+    if (s->drop || !vv_take(s) || !vv_flush(s)) {
         vv_lost(s);
         return;
     }
-    qemu_set_fd_handler(s->fd, vv_wants(s) ? vv_ready : NULL, s->blocked ? vv_ready : NULL, s);
-    if (s->more && vv_wants(s)) {
+    qemu_set_fd_handler(s->fd, vv_reads(s) ? vv_ready : NULL, s->blocked ? vv_ready : NULL, s);
+    if (s->more && vv_executes(s)) {
         qemu_bh_schedule(s->bh);            /* after the others' turn */
     }
 }

@@ -387,8 +387,9 @@ func TestPaused(t *testing.T) {
 	if s, p := l.read(0x3000, 1); s != wire.OK || p[0] != 2 {
 		t.Errorf("%v % x", s, p)
 	}
-	l.nc.Close()
+	// A server that comes meanwhile.
 	m.qmp(`{"execute": "stop"}`)
+	l.nc.Close()
 	l = m.serve()
 	if l.hello.State != wire.Registered|wire.Served|wire.Paused {
 		t.Errorf("%+v", l.hello)

@@ -67,7 +67,7 @@ func (f *fuse) at(name string) {
 }
 
 // child serves one disk on one socket until its standard input ends. Lines there arm
-// the fuse: "name n".
+// the fuse, "name n", or change the size of the disk, "resize n".
 func child(conf string) error {
 	var c childConfig
 	if err := json.Unmarshal([]byte(conf), &c); err != nil {
@@ -94,9 +94,7 @@ func child(conf string) error {
 	e, err := vhost.NewExport(vhost.WithPoints(vhost.Config{Name: "vm", Group: g, Initiator: [16]byte{1},
 		Targets: []vhost.TargetPort{{ID: 0, Port: tg.NewPort(scsi.PortConfig{RelID: 1, Protocol: 4, Name: "t", DeviceName: "t"})}}},
 		func(queue int, p vring.Point) {
-			if queue >= 2 {
-				f.at(p.String())
-			}
+			f.at([...]string{"control-", "event-", ""}[min(queue, 2)] + p.String())
 		}))
 	if err != nil {
 		return err
@@ -115,6 +113,12 @@ func child(conf string) error {
 		var n int
 		if _, err := fmt.Sscan(s.Text(), &name, &n); err != nil {
 			return err
+		}
+		if name == "resize" {
+			if err := u.Resize(int64(n), false); err != nil {
+				return err
+			}
+			continue
 		}
 		f.arm(name, n)
 		fmt.Println("armed")

@@ -184,6 +184,8 @@ func TestClientCrash(t *testing.T) {
 	t.Run("PERSISTENT RESERVE OUT", crashReserve)
 	t.Run("WRITE", func(t *testing.T) { crashPlain(t, true) })
 	t.Run("READ", func(t *testing.T) { crashPlain(t, false) })
+	t.Run("LOGICAL UNIT RESET", crashControl)
+	t.Run("event", crashEvent)
 }
 
 // crashRounds is how often the daemon dies under load: VTGT_CRASH_ROUNDS, else 6 times.
@@ -508,6 +510,69 @@ func crashPlain(t *testing.T, write bool) {
 			}
 			if !bytes.Equal(got, block(uint64(i))) {
 				t.Error("what is read is not what was written")
+			}
+		})
+	}
+	r.TB = t
+}
+
+// crashControl dies with a task management function in flight: nothing is lost by doing
+// it again.
+func crashControl(t *testing.T) {
+	r := newCrashRig(t, vhosttest.Options{})
+	for _, p := range slices.Concat([]string{"taken", "marked"}, ringPoints) {
+		t.Run(p, func(t *testing.T) {
+			r.TB = t
+			r.arm("control-"+p, 1)
+			x, err := r.c.StartTMF(vhosttest.LogicalUnitReset, lun0, 0)
+			r.ok(err)
+			r.died()
+			r.again()
+			b, err := r.c.AwaitControl(x, 0)
+			r.ok(err)
+			if b[0] != 0 {
+				t.Errorf("response %d", b[0])
+			}
+			if n := r.c.Control().Out(); n != 0 {
+				t.Errorf("%d requests are out", n)
+			}
+			good(t, r.c.Request(0), lun0, make([]byte, 6), nil, nil)
+		})
+	}
+	r.TB = t
+}
+
+// crashEvent dies while it tells of an event: the driver hears of it, or that it has
+// missed something, and no buffer is lost.
+func crashEvent(t *testing.T) {
+	r := newCrashRig(t, vhosttest.Options{})
+	r.ok(r.c.Events().Post(8))
+	size := diskBytes
+	for _, p := range slices.Concat([]string{"taken", "marked"}, ringPoints) {
+		t.Run(p, func(t *testing.T) {
+			r.TB = t
+			r.arm("event-"+p, 1)
+			size += 1 << 20
+			fmt.Fprintf(r.in, "resize %d\n", size)
+			r.died()
+			r.again()
+			// What was shown before the end comes first.
+			told := false
+			for !told {
+				e, err := r.c.Events().Wait(0)
+				r.ok(err)
+				told = e.Event&vhosttest.EventsMissed != 0 || e == vhosttest.Event{Event: vhosttest.EventParamChange, LUN: lun0, Reason: 0x2a | 9<<8}
+				r.ok(r.c.Events().Post(1))
+			}
+			good(t, r.c.Request(0), lun0, make([]byte, 6), nil, nil)
+			for {
+				if _, err := r.c.Events().Wait(20 * time.Millisecond); err != nil {
+					break
+				}
+				r.ok(r.c.Events().Post(1))
+			}
+			if n := r.c.Events().Queue().Out(); n != 8 {
+				t.Errorf("%d buffers are with the device, were 8", n)
 			}
 		})
 	}

@@ -117,7 +117,19 @@ func TestClientEventsStop(t *testing.T) {
 	if q := c.Events().Queue(); q.Base() != 0 {
 		t.Errorf("the event queue stopped at %d: buffers were taken that no event needed", q.Base())
 	}
+	// What happens while the machine stands still is told when it goes on, also
+	// where nothing was told before.
+	tg := r.exports[0].targets[0]
+	r.ok(tg.Map(4, r.disk(3).unit, scsi.MapOptions{}))
 	r.ok(c.Start())
-	r.ok(r.exports[0].targets[0].Map(3, r.disk(2).unit, scsi.MapOptions{}))
+	r.event(c, vhosttest.Event{Event: vhosttest.EventTransportReset, LUN: vhosttest.LUN(0, 4), Reason: vhosttest.ReasonRescan})
+	r.ok(tg.Map(3, r.disk(2).unit, scsi.MapOptions{}))
 	r.event(c, vhosttest.Event{Event: vhosttest.EventTransportReset, LUN: vhosttest.LUN(0, 3), Reason: vhosttest.ReasonRescan})
+	// A driver that begins anew looks by itself.
+	r.ok(c.Stop())
+	r.unmap(tg, 3)
+	r.ok(c.Reset())
+	r.ok(c.Start())
+	r.ok(c.Events().Post(8))
+	r.quiet(c)
 }

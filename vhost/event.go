@@ -32,12 +32,13 @@ func (v *events) init(d *device) { v.d = d }
 func (v *events) start(r *ring) {
 	v.ring = r
 	switch {
-	case r.vr.Next() == 0 && r.vr.InFlight() == 0:
+	case r.virgin:
 		// A driver at its beginning scans everything after it has started us.
+		// That nothing was taken yet says little: events are rare.
 		v.list, v.missed = v.list[:0], false
-	case !v.began:
-		// The driver ran with another process or another connection: what it
-		// should have heard since is not known.
+	case !v.began && (r.found || r.vr.Next() != 0):
+		// The driver ran with another process: what it should have heard since
+		// is not known.
 		v.missed = true
 	}
 	v.began = true

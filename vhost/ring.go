@@ -52,6 +52,8 @@ type ring struct {
 	source            loop.Source
 	features          uint64
 
+	virgin   bool // its driver had given nothing when it started
+	found    bool // the record says that the driver has been served before
 	enabled  bool
 	stopping bool  // Pop no more
 	closed   bool  // stop has answered
@@ -129,6 +131,7 @@ func (r *ring) open(s *ringStart) error {
 		if p, err = vring.UserParts(s.Mem, s.Size, s.Desc, s.Avail, s.Used); err == nil {
 			r.vr, err = vring.New(s.Config, s.Mem, p)
 		}
+		r.virgin = err == nil && r.vr.Next() == 0 && !r.vr.More()
 	}, r)
 	if err = errors.Join(fault, err); err != nil {
 		r.pin.Leave()
@@ -144,6 +147,7 @@ func (r *ring) open(s *ringStart) error {
 	r.kick, r.call, r.errfd = s.Kick, s.Call, s.Err
 	r.publishState()
 	if s.Inflight != nil {
+		r.found = s.Inflight.Found()
 		r.reload(s.Inflight.Heads())
 	}
 	if r.index == eventQueue {

@@ -57,6 +57,7 @@ type Inflight struct {
 	used    uint16 // used_idx
 	heads   []uint16
 	links   []uint16 // next of each entry as we wrote it
+	found   bool
 	points  func(Point)
 }
 
@@ -104,6 +105,7 @@ func (f *Inflight) attach(r *Ring) (int, error) {
 		f.head()
 		return 0, nil
 	}
+	f.found = true
 	if version != infVersion || int(num) != f.size {
 		return 0, fmt.Errorf("inflight region: version %d for queues of %d entries; this is version %d for %d", version, num, infVersion, f.size)
 	}
@@ -159,6 +161,10 @@ func (f *Inflight) settle(r *Ring) error {
 }
 
 var errBatch = errors.New("its last batch leaves the table")
+
+// Found tells whether the record was there before the ring started with it: the driver
+// has been served before, by this process or another one.
+func (f *Inflight) Found() bool { return f.found }
 
 // Heads are the requests that the ring found in flight when it started, in the
 // order in which they were submitted. Each is reloaded, answered and pushed, as if

@@ -33,7 +33,7 @@ var floors = []floor{
 }
 
 // codecs decode and encode only: what they import may not reach a descriptor.
-var codecs = []string{"iscsi/pdu", "iscsi/login", "iscsi/chap", "srp/iu", "vhost/proto", "vhost/virtioscsi", "vhost/vring", "xen/ring", "ibmvio/crq", "ibmvio/wire"}
+var codecs = []string{"iscsi/pdu", "iscsi/login", "iscsi/chap", "srp/iu", "vhost/proto", "vhost/virtioscsi", "vhost/vring", "xen/vscsiif", "xen/journal", "xen/xenstore/wire", "ibmvio/crq", "ibmvio/wire"}
 
 // closed are the packages that codecs and the command core keep out of.
 var closed = []string{"net", "os", "os/exec", "syscall", "internal/sys", "internal/loop", "internal/uring"}

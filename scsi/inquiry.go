@@ -40,8 +40,8 @@ func putPadded(dst []byte, s string) {
 }
 
 // standardInquiry makes the standard INQUIRY data of a disk that is reached by
-// protocol. dst has inquiryLen bytes.
-func standardInquiry(dst []byte, c *UnitConfig, protocol uint8) {
+// protocol and, where multi is set, by other ports as well. dst has inquiryLen bytes.
+func standardInquiry(dst []byte, c *UnitConfig, protocol uint8, multi bool) {
 	clear(dst)
 	dst[0] = pdtDisk
 	if c.Removable {
@@ -51,6 +51,9 @@ func standardInquiry(dst []byte, c *UnitConfig, protocol uint8) {
 	dst[5] = 0x10 // TPGS: implicit
 	if c.SetAccess {
 		dst[5] = 0x30 // and explicit
+	}
+	if multi {
+		dst[6] = 0x10 // MULTIP: VPD page 88h has them
 	}
 	putPadded(dst[8:16], c.Vendor)
 	putPadded(dst[16:32], c.Product)
@@ -108,7 +111,7 @@ func runInquiry(t *Task) {
 	b := t.scratch(inquiryLen)
 	switch {
 	case t.unit != nil:
-		standardInquiry(b, &t.unit.conf, t.portConf().Protocol)
+		standardInquiry(b, &t.unit.conf, t.portConf().Protocol, len(t.unit.paths()) > 1)
 	case t.LUN == LUNReportLUNs:
 		noUnitInquiry(b, pdtWLUN)
 	default:

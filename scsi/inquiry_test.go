@@ -17,14 +17,14 @@ func TestStandardInquiryGolden(t *testing.T) {
 	for i := range b {
 		b[i] = 0xee // whatever the scratch memory held
 	}
-	standardInquiry(b, goldenUnit(), protocolISCSI)
+	standardInquiry(b, goldenUnit(), protocolISCSI, false)
 	wantBytes(t, "iSCSI", b, unhex(t, iscsi))
 
 	c := goldenUnit()
 	c.Removable, c.SetAccess, c.Vendor, c.Revision = true, true, "eight-plus\x01", "é1"
-	standardInquiry(b, c, 0)
-	wantBytes(t, "removable", b, unhex(t, `
-		00 80 06 12 5b 30 00 02
+	standardInquiry(b, c, 0, true)
+	wantBytes(t, "removable, several ports", b, unhex(t, `
+		00 80 06 12 5b 30 10 02
 		65696768 742d706c
 		56495254 55414c20 4449534b 20202020
 		20203120

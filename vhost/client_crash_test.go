@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/scsi/scsitest"
 	"github.com/vtgt/vtgt/vhost/vhosttest"
 )
@@ -270,12 +271,10 @@ func TestClientCrashLoad(t *testing.T) {
 			t.Fatalf("round %d, died at %s: after %d increments (the last has run: %v) the block holds something else", rounds, p, v, ran)
 		}
 		n := l.Done()
-		for end := time.Now().Add(patience); l.Done() < n+200; time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				l.Stop()
-				_, err := l.Wait()
-				t.Fatalf("round %d, died at %s: the load stands still: %v", rounds, p, err)
-			}
+		if !tempotest.Settles(func() bool { return l.Done() >= n+200 }) {
+			l.Stop()
+			_, err := l.Wait()
+			t.Fatalf("round %d, died at %s: the load stands still: %v", rounds, p, err)
 		}
 	}
 	l.Stop()

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/vhost/vhosttest"
 )
 
@@ -22,12 +23,10 @@ func (r *rig) under(c *vhosttest.Client, l *vhosttest.Load, f func(progress func
 	progress := func() {
 		r.Helper()
 		n := l.Done()
-		for end := time.Now().Add(patience); l.Done() < n+100; time.Sleep(100 * time.Microsecond) {
-			if time.Now().After(end) {
-				l.Stop()
-				_, err := l.Wait()
-				r.Fatalf("the load stands still at %d requests: %v; %+v", n, err, r.exports[0].e.Status())
-			}
+		if !tempotest.Settles(func() bool { return l.Done() >= n+100 }) {
+			l.Stop()
+			_, err := l.Wait()
+			r.Fatalf("the load stands still at %d requests: %v; %+v", n, err, r.exports[0].e.Status())
 		}
 	}
 	progress()

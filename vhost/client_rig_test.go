@@ -14,6 +14,7 @@ import (
 	"github.com/vtgt/vtgt/backing/backingtest"
 	"github.com/vtgt/vtgt/internal/loop"
 	"github.com/vtgt/vtgt/internal/slab"
+	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/scsi"
 	"github.com/vtgt/vtgt/scsi/scsitest"
 	"github.com/vtgt/vtgt/vhost"
@@ -21,7 +22,7 @@ import (
 )
 
 // patience bounds every wait of these tests.
-const patience = 60 * time.Second
+const patience = tempotest.Patience
 
 // diskBytes is the size of each of a rig's disks.
 const diskBytes = 16 << 20
@@ -238,13 +239,8 @@ func (r *rig) close() {
 		r.Errorf("%d misuses of loops", n)
 	}
 	r.group.Close()
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		if countFDs() <= r.fds && runtime.NumGoroutine() <= r.gs {
-			return
-		}
-		if time.Now().After(end) {
-			break
-		}
+	if tempotest.Settles(func() bool { return countFDs() <= r.fds && runtime.NumGoroutine() <= r.gs }) {
+		return
 	}
 	buf := make([]byte, 64<<10)
 	r.Errorf("leak: %d descriptors (were %d), %d goroutines (were %d)\n%s", countFDs(), r.fds,
@@ -279,9 +275,5 @@ func countFDs() int {
 // eventually waits until f is true.
 func (r *rig) eventually(what string, f func() bool) {
 	r.Helper()
-	for end := time.Now().Add(patience); !f(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			r.Fatalf("never: %s", what)
-		}
-	}
+	tempotest.Wait(r, what, f)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vtgt/vtgt/internal/sys"
+	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 // A Style is whose order of messages the client keeps.
@@ -41,7 +42,7 @@ type Options struct {
 	Scratch     int // bytes of data that Queue.Exec can move in each direction (256 KiB)
 
 	StartIndex uint16        // of every ring
-	Timeout    time.Duration // of every wait for the back end (30 s)
+	Timeout    time.Duration // of every wait for the back end (tempotest.Patience)
 }
 
 const (
@@ -102,7 +103,7 @@ func defaults(o Options) Options {
 		o.Regions = []RegionSpec{{Guest: 0, Size: half}, {Guest: 4 << 30, Size: half, Before: pageBytes}}
 	}
 	if o.Timeout == 0 {
-		o.Timeout = 30 * time.Second
+		o.Timeout = tempotest.Patience
 	}
 	return o
 }

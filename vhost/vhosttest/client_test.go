@@ -7,7 +7,8 @@ import (
 	"os"
 	"slices"
 	"testing"
-	"time"
+
+	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 func dial(t *testing.T, path string, o Options) *Client {
@@ -134,11 +135,7 @@ func TestReconnect(t *testing.T) {
 	mem[100] = 9
 	// What is submitted meanwhile is found without a kick.
 	c.Disconnect()
-	for end := time.Now().Add(30 * time.Second); b.ended.Load() == 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the back end did not see the end of the connection")
-		}
-	}
+	tempotest.Wait(t, "the back end sees the end of the connection", func() bool { return b.ended.Load() > 0 })
 	r := &Request{LUN: LUN(0, 0), Tag: 77}
 	ok(t, q.Submit(r))
 	q.Kick()

@@ -19,7 +19,7 @@ func MapAnonymous(n int) ([]byte, error) {
 
 // MapShared maps n bytes of fd from offset off on, readable and writable.
 func MapShared(fd int, off int64, n int) ([]byte, error) {
-	b, err := unix.Mmap(fd, off, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
+	b, err := unix.Mmap(fd, off, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("mmap of %d bytes at %#x: %w", n, off, err)
 	}

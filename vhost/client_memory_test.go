@@ -47,7 +47,7 @@ func TestClientStartStop(t *testing.T) {
 			c := r.dial(vhosttest.Options{Queues: 2, Style: style})
 			good(t, c.Request(0), lun0, make([]byte, 6), nil, nil)
 			r.under(c, load(lun0), func(progress func()) {
-				for range 20 {
+				for range times(20) {
 					r.ok(c.Stop())
 					if s := r.exports[0].e.Status(); s.InFlight != 0 || s.Started != 0 {
 						t.Errorf("after the stop: %+v", s)
@@ -90,7 +90,7 @@ func TestClientMemoryChanges(t *testing.T) {
 			c := r.dial(o)
 			good(t, c.Request(0), lun0, make([]byte, 6), nil, nil)
 			r.under(c, load(lun0), func(progress func()) {
-				for i := range 20 {
+				for i := range times(20) {
 					m, err := c.Mem.Add(vhosttest.RegionSpec{Guest: uint64(8+i%2) << 30, Size: 4 << 20})
 					r.ok(err)
 					r.ok(c.ShareMemory())
@@ -108,7 +108,7 @@ func TestClientMemoryChanges(t *testing.T) {
 			l := load(lun0)
 			l.Region, l.Seed = m, 12
 			r.under(c, l, func(progress func()) { progress() })
-			if n := r.exports[0].e.Status().Counters.MemoryChanges; n < 40 {
+			if n := r.exports[0].e.Status().Counters.MemoryChanges; n < uint64(2*times(20)) {
 				t.Errorf("%d changes of memory were counted", n)
 			}
 		})

@@ -27,6 +27,14 @@ const patience = tempotest.Patience
 // diskBytes is the size of each of a rig's disks.
 const diskBytes = 16 << 20
 
+// times is how often a test does what takes long: n, less with -short.
+func times(n int) int {
+	if testing.Short() {
+		return (n + 2) / 3
+	}
+	return n
+}
+
 // mapping puts disk (by its number) at a LUN of a virtio target.
 type mapping struct {
 	target uint8

@@ -43,7 +43,10 @@ func (f *flat) under(c *vhosttest.Client, rounds int, change func(i int) error) 
 // TestMemoryChanges changes the memory under load: a region comes and goes, the whole
 // table comes anew, and the region with the rings goes for a moment.
 func TestMemoryChanges(t *testing.T) {
-	const rounds = 20
+	rounds := 20
+	if testing.Short() {
+		rounds = 7
+	}
 	t.Run("slots", func(t *testing.T) {
 		f := newHouse(t).export("vm1")
 		c := f.boot(vhosttest.Options{Style: vhosttest.QEMU10, Queues: 2})

@@ -33,6 +33,9 @@ type Load struct {
 	NQ        int // so many (0: all)
 	Batch     int // answers to wait for before the next kick, at most Depth (1)
 	BytesEach int // of a transfer; LoadBytes unless set, a multiple of Block
+	// Pause is slept by each queue after each kick: a load that is there, and
+	// leaves the processor to others.
+	Pause time.Duration
 	// Region, when set, is where the data buffers lie.
 	Region *Region
 
@@ -207,6 +210,9 @@ func (p *loadQueue) drive() error {
 	}
 	p.q.Kick()
 	for out > 0 {
+		if l.Pause > 0 && !l.stop.Load() {
+			time.Sleep(l.Pause)
+		}
 		r, err := p.q.Wait(0)
 		if err != nil {
 			return err

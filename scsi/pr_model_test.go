@@ -389,7 +389,7 @@ func (x *modelRun) step() {
 		o := x.random(n)
 		what = fmt.Sprintf("%+v", *o)
 		list, scopeType := x.list(o)
-		got = c.do(outCDB(byte(o.sa), scopeType, len(list)), list, 0).outcome()
+		got = c.do(outCDB(byte(o.sa), scopeType, uint32(len(list))), list, 0).outcome()
 		if f := strings.Fields(got); len(f) > 2 {
 			got = f[0] + " " + f[1] // not where it points
 		}

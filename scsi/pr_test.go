@@ -38,14 +38,14 @@ func prMove(key, saKey uint64, flags byte, port uint16, id string) []byte {
 
 const conflicts = "RESERVATION CONFLICT"
 
-func outCDB(sa, scopeType byte, n int) string {
+func outCDB(sa, scopeType byte, n uint32) string {
 	return fmt.Sprintf("5f %02x %02x 0000 %08x 00", sa, scopeType, n)
 }
 
 // out runs a PERSISTENT RESERVE OUT.
 func (n *rigNexus) out(outcome string, sa, scopeType byte, list []byte) {
 	n.r.tb.Helper()
-	n.expect(outcome, outCDB(sa, scopeType, len(list)), list, 0)
+	n.expect(outcome, outCDB(sa, scopeType, uint32(len(list))), list, 0)
 }
 
 // keys wants PRGENERATION and the registered keys.

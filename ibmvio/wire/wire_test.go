@@ -127,8 +127,8 @@ func TestParse(t *testing.T) {
 
 // Everything that breaks a rule is refused when its header is there.
 func TestRefused(t *testing.T) {
-	frame := func(ty Type, code uint16, n int) []byte {
-		return append(appendHeader(nil, ty, code, 0, 0, n), make([]byte, min(n, 100))...)
+	frame := func(ty Type, code uint16, n uint32) []byte {
+		return append(appendHeader(nil, ty, code, 0, 0, int(n)), make([]byte, min(n, 100))...)
 	}
 	for _, x := range []struct {
 		name string

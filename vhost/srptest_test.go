@@ -166,13 +166,7 @@ func (k *link) reap(i int, q *queue) {
 	defer k.done.Done()
 	for {
 		k.mu.Lock()
-		for {
-			head, n, ok := q.used()
-			if !ok {
-				break
-			}
-			k.ended(i, head, n)
-		}
+		k.take(i, q)
 		k.mu.Unlock()
 		select {
 		case <-k.stop:
@@ -180,6 +174,21 @@ func (k *link) reap(i int, q *queue) {
 		default:
 		}
 		q.sleep()
+	}
+}
+
+// take takes what is there.
+func (k *link) take(i int, q *queue) {
+	for {
+		head, n, ok := q.used()
+		if !ok {
+			return
+		}
+		if i == 0 {
+			// What a function has aborted came back before the function's answer.
+			k.take(1, k.req)
+		}
+		k.ended(i, head, n)
 	}
 }
 

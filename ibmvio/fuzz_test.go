@@ -1,9 +1,12 @@
 package ibmvio
 
 import (
+	"net"
+	"path/filepath"
 	"testing"
 
 	"github.com/vtgt/vtgt/ibmvio/crq"
+	"github.com/vtgt/vtgt/ibmvio/wire"
 	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
@@ -65,5 +68,41 @@ func FuzzClient(f *testing.F) {
 			}
 		}
 		r.mu.Unlock()
+	})
+}
+
+// FuzzSocket has a device send anything behind its HELLO. The next one is served.
+func FuzzSocket(f *testing.F) {
+	entry := [16]byte(crq.Message(crq.InitMsg, crq.Init))
+	f.Add(wire.AppendCRQ(nil, 1, &entry))
+	f.Add(wire.AppendReply(wire.AppendCRQ(nil, 1, &entry), wire.TypeSend, wire.OK, 1, 1, nil))
+	f.Add(wire.AppendReply(nil, wire.TypeRead, wire.OK, 0, 1, make([]byte, 512)))
+	ev := wire.Event{Kind: wire.EventRegistered, Epoch: 3, QueueSize: 4096}
+	f.Add(ev.Append(nil))
+	r := newRig(f, 16, false)
+	e := exportOf(r.a, r.group)
+	path := filepath.Join(f.TempDir(), "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = e.Serve(ln) }()
+	f.Cleanup(func() { ln.Close(); <-done })
+	f.Fuzz(func(t *testing.T, b []byte) {
+		nc, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		was := e.connections.Load()
+		h := wire.Hello{Major: wire.Major, MaxData: wire.MaxData, State: wire.Registered, QueueSize: 4096}
+		_, _ = nc.Write(append(h.Append(nil), b...))
+		if !tempotest.Settles(func() bool { return e.connections.Load() > was }) {
+			t.Fatal("not served")
+		}
+		nc.Close()
+		if !tempotest.Settles(func() bool { return e.Status().Connected.IsZero() }) {
+			t.Fatal("still connected")
+		}
 	})
 }

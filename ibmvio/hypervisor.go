@@ -51,9 +51,6 @@ type Op struct {
 	// next operation that is not quiet.
 	Quiet bool
 	Addr  uint64
-	// Key is the memory handle that came with Addr: 0 of clients on VIO, where a
-	// hypervisor need not look at it.
-	Key   uint32
 	Buf   []byte
 	Entry crq.Entry
 	Owner OpOwner

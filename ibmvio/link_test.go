@@ -8,6 +8,7 @@ import (
 
 	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/ibmvio/crq"
+	"github.com/vtgt/vtgt/ibmvio/wire"
 	"github.com/vtgt/vtgt/internal/loop"
 	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/srp"
@@ -46,6 +47,7 @@ type partition struct {
 	node    loop.Node // todo
 	mail    loop.Node // sent
 	full    int       // entries for which there was no room
+	dev     *device   // nil: the adapter is in this process
 
 	todo opList // the loop's
 	skip bool
@@ -143,7 +145,7 @@ func (p *partition) find(op *Op) []byte {
 	if p.data == nil {
 		return nil
 	}
-	b, err := p.data.At(iu.Segment{Addr: op.Addr, Key: op.Key, Len: uint32(len(op.Buf))})
+	b, err := p.data.At(iu.Segment{Addr: op.Addr, Key: 0x5a, Len: uint32(len(op.Buf))})
 	if err != nil {
 		return nil
 	}
@@ -181,6 +183,10 @@ func (p *partition) call(e crq.Entry) {
 	defer p.mu.Unlock()
 	if e.Header() == crq.InitMsg && e.Format() == crq.Init {
 		p.epoch++
+	}
+	if p.dev != nil {
+		p.dev.write(wire.AppendCRQ(nil, p.epoch, (*[16]byte)(&e)))
+		return
 	}
 	p.sent = append(p.sent, sent{e, p.epoch})
 	p.l.PostOnce(&p.mail)
@@ -318,20 +324,31 @@ func factory() srptest.Factory {
 // newLink makes a link that is logged in.
 func newLink(tb testing.TB, p *srp.Port, l *loop.Loop) *link {
 	a := testAdapter(tb, l, p)
+	k := unlinked(tb, a)
+	l.Do(func() { a.attach(k.partition, Greeting{Registered: true, Served: true}) })
+	k.login(p)
+	return k
+}
+
+// unlinked is a link without a server.
+func unlinked(tb testing.TB, a *adapter) *link {
 	k := &link{partition: newPartition(tb, a), iu: map[uint64][]uint64{}, stop: make(chan struct{})}
 	k.Initiator = srptest.NewInitiator(k.transmit)
 	k.data = k.Initiator.Memory()
-	l.Do(func() { a.attach(k.partition, Greeting{Registered: true, Served: true}) })
+	return k
+}
+
+// login waits for event 6, begins and logs in.
+func (k *link) login(p *srp.Port) {
 	if e := k.await(); e != crq.Message(crq.Transport, crq.Migrated) {
-		tb.Fatalf("%x instead of transport event 6", e)
+		k.Fatalf("%x instead of transport event 6", e)
 	}
 	k.init()
 	k.done.Add(1)
 	go k.reap()
 	if err := k.Login(iu.PortID(p.Config().Initiator)); err != nil {
-		tb.Fatal(err)
+		k.Fatal(err)
 	}
-	return k
 }
 
 // transmit sends a unit.
@@ -372,8 +389,17 @@ func (k *link) reap() {
 
 // over ends the link: the server has.
 func (k *link) over() {
-	k.l.Do(func() { k.partition.Close(nil) })
+	k.vanish()
 	k.Lost()
+}
+
+// vanish ends the virtual machine.
+func (k *link) vanish() {
+	if k.dev != nil {
+		k.dev.close()
+		return
+	}
+	k.l.Do(func() { k.partition.Close(nil) })
 }
 
 // response takes one.
@@ -409,7 +435,7 @@ func (k *link) response(e crq.Entry) {
 // Close has the virtual machine vanish.
 func (k *link) Close() {
 	k.once.Do(func() {
-		k.l.Do(func() { k.partition.Close(nil) })
+		k.vanish()
 		close(k.stop)
 		k.done.Wait()
 		k.Lost()
@@ -422,7 +448,7 @@ func TestCarrier(t *testing.T) {
 			continue
 		}
 		t.Run(scheme, func(t *testing.T) {
-			srptest.Run(t, srptest.Config{Carrier: factory(), New: newPart, Open: func(tb testing.TB, g *loop.Group, size int64) (backing.Store, error) {
+			srptest.Run(t, srptest.Config{Carrier: factory(), New: newPart, Keyless: true, Open: func(tb testing.TB, g *loop.Group, size int64) (backing.Store, error) {
 				if scheme == "mem" {
 					return backing.Open("mem:", backing.Options{Size: size, Group: g})
 				}

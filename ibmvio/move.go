@@ -27,7 +27,6 @@ func (a *adapter) move(r *srp.Request, storing bool) {
 		s.move(ErrRefused)
 		return
 	}
-	s.tableOp.Key = d.Table.Key
 	s.begin(&s.tableOp, OpRead, d.Table.Addr, s.table.B[:d.Table.Len])
 }
 
@@ -72,7 +71,7 @@ func (s *slot) list(list []byte) {
 			}
 			k := int(min(int64(g.Len), int64(len(buf)), n, maxOp))
 			s.moves = append(s.moves, Op{Kind: kind, Epoch: s.epoch, Link: true, Quiet: kind == OpWrite,
-				Addr: g.Addr, Key: g.Key, Buf: buf[:k], Owner: s})
+				Addr: g.Addr, Buf: buf[:k], Owner: s})
 			buf = buf[k:]
 			g.Addr, g.Len, n = g.Addr+uint64(k), g.Len-uint32(k), n-int64(k)
 		}

@@ -28,6 +28,9 @@ type attack struct {
 	status scsi.Status
 }
 
+// wrongKey is the attack that means nothing where there are no keys.
+const wrongKey = "wrong key"
+
 // attacks are made for the memory of w.
 func attacks(w Wire) (list []attack) {
 	add := func(name string, st scsi.Status, f func(b []byte) []byte) {
@@ -79,7 +82,7 @@ func attacks(w Wire) (list []attack) {
 		iu.Segment{Addr: 1 << 60, Key: memKey, Len: 512}.Encode(b[iu.CmdLen:])
 		return b
 	})
-	add("wrong key", bad, func(b []byte) []byte { b[iu.CmdLen+8]++; return b })
+	add(wrongKey, bad, func(b []byte) []byte { b[iu.CmdLen+8]++; return b })
 	add("buffer longer than the memory", bad, func(b []byte) []byte {
 		binary.BigEndian.PutUint32(b[iu.CmdLen+12:], 0xffffffff)
 		b[32+8] = 4 // four blocks
@@ -96,6 +99,9 @@ func hostile(r *rig) {
 	}
 	var failed uint64
 	for _, a := range attacks(w) {
+		if r.c.Keyless && a.name == wrongKey {
+			continue
+		}
 		w = r.link.(Wire)
 		// Memory is the link's: build it anew.
 		for _, x := range attacks(w) {

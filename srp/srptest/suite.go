@@ -21,6 +21,8 @@ type Config struct {
 	New func(*srp.Request) any
 	// Open makes the store.
 	Open func(tb testing.TB, g *loop.Group, size int64) (backing.Store, error)
+	// Keyless: memory handles mean nothing to the carrier.
+	Keyless bool
 }
 
 // Run runs the suite.

@@ -6,8 +6,10 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -367,6 +369,35 @@ func TestClientTruncate(t *testing.T) {
 		c.Disconnect()
 		_ = c.Close()
 		r.progress(n)
+	}
+	r.end(n)
+	good(t, r.dial(vhosttest.Options{}).Request(0), lun0, make([]byte, 6), nil, nil)
+}
+
+// TestClientCallFull: a front end that has filled its call eventfd, so that a write to it
+// sleeps. The loop, which the neighbour shares, does not.
+func TestClientCallFull(t *testing.T) {
+	r := newRig(t, rigOptions{exports: 2, loops: 1})
+	n := r.neighbour()
+	for _, flags := range []uintptr{0, syscall.O_NONBLOCK} {
+		c := r.dial(vhosttest.Options{})
+		good(t, c.Request(0), lun0, make([]byte, 6), nil, nil)
+		fd, _, e := syscall.Syscall(syscall.SYS_EVENTFD2, 0, flags, 0)
+		if e != 0 {
+			t.Fatal(e)
+		}
+		_, err := syscall.Write(int(fd), binary.NativeEndian.AppendUint64(nil, 1<<64-2))
+		r.ok(err)
+		// Its answer comes after a notification of the new descriptor.
+		r.ok(c.Set(vhosttest.SetVringCall, true, binary.NativeEndian.AppendUint64(nil, 2), int(fd)))
+		r.progress(n)
+		if s := r.exports[0].e.Status(); s.Failed == nil || !strings.Contains(s.Failed.Error(), "eventfd is full") {
+			t.Errorf("flags %#x: failed of %v", flags, s.Failed)
+		}
+		r.ok(c.Stop())
+		r.ok(c.Close())
+		r.exports[0].clients = nil
+		r.ok(sys.Close(int(fd)))
 	}
 	r.end(n)
 	good(t, r.dial(vhosttest.Options{}).Request(0), lun0, make([]byte, 6), nil, nil)

@@ -106,7 +106,10 @@ type ringStop struct {
 
 var (
 	errRunning = errors.New("the ring runs already")
-	errEnded   = errors.New("its loop has ended")
+	// 2^64-2 notifications that nobody has read: nobody's but the front end's doing, so
+	// that whoever signals waits for it.
+	errCallFull = errors.New("its call eventfd is full")
+	errEnded    = errors.New("its loop has ended")
 )
 
 // open starts the ring. The descriptors are its own if it succeeds.
@@ -373,7 +376,9 @@ func flushStep(r *ring) {
 func (r *ring) notify() {
 	if r.call >= 0 {
 		r.now[cCalls]++
-		sys.EventfdSignal(r.call)
+		if full, _ := sys.EventfdNotify(r.call); full {
+			r.fail(errCallFull)
+		}
 	}
 }
 
@@ -400,7 +405,7 @@ func (r *ring) fail(err error) {
 	r.failure = fmt.Errorf("virtqueue %d: %w", r.index, err)
 	r.publishState()
 	if r.errfd >= 0 {
-		sys.EventfdSignal(r.errfd)
+		_, _ = sys.EventfdNotify(r.errfd)
 	}
 	r.d.warn(r.index, err)
 	r.dirty()
@@ -434,7 +439,7 @@ func (r *ring) setErr(fd int) {
 	closeFD(&r.errfd)
 	r.errfd = fd
 	if fd >= 0 && r.failure != nil {
-		sys.EventfdSignal(fd)
+		_, _ = sys.EventfdNotify(fd)
 	}
 }
 

@@ -1,6 +1,8 @@
 package sys
 
 import (
+	"encoding/binary"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -49,6 +51,60 @@ func TestEventfdAndEpoll(t *testing.T) {
 	if e := EventfdSignal(1 << 20); e != syscall.EBADF {
 		t.Errorf("signal of a closed descriptor: %v", e)
 	}
+}
+
+// TestEventfdNotify signals eventfds whose owner has filled them, in either mode.
+func TestEventfdNotify(t *testing.T) {
+	for _, flags := range []int{0, syscall.O_NONBLOCK} {
+		n, _, e := syscall.Syscall(syscall.SYS_EVENTFD2, 0, uintptr(flags), 0)
+		if e != 0 {
+			t.Fatal(e)
+		}
+		fd := int(n)
+		defer Close(fd)
+		if full, e := EventfdNotify(fd); full || e != 0 {
+			t.Errorf("flags %#x: full %v, %v", flags, full, e)
+		}
+		most := []byte{0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+		if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
+			slices.Reverse(most)
+		}
+		if _, err := syscall.Write(fd, most); err != nil { // with the 1 from above it is full
+			t.Fatal(err)
+		}
+		for range 2 {
+			if full, e := EventfdNotify(fd); !full || e != 0 {
+				t.Errorf("flags %#x, filled: full %v, %v", flags, full, e)
+			}
+		}
+		if n, e := EventfdTake(fd); e != syscall.EOPNOTSUPP && n != 1<<64-2 {
+			t.Errorf("flags %#x: %#x in it, %v", flags, n, e)
+		}
+		if full, e := EventfdNotify(fd); full || e != 0 {
+			t.Errorf("flags %#x, read: full %v, %v", flags, full, e)
+		}
+	}
+	if _, e := EventfdNotify(1 << 20); e != syscall.EBADF {
+		t.Errorf("a closed descriptor: %v", e)
+	}
+}
+
+func BenchmarkEventfd(b *testing.B) {
+	fd, err := NewEventfd()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer Close(fd)
+	b.Run("signal", func(b *testing.B) {
+		for b.Loop() {
+			EventfdSignal(fd)
+		}
+	})
+	b.Run("notify", func(b *testing.B) {
+		for b.Loop() {
+			EventfdNotify(fd)
+		}
+	})
 }
 
 // whole checks that a wait of 5 ms takes that long, now and then: the runtime's signals

@@ -24,6 +24,43 @@ func EventfdSignal(fd int) Errno {
 	}
 }
 
+// pollFD is struct pollfd.
+type pollFD struct {
+	fd              int32
+	events, revents int16
+}
+
+// EventfdNotify is EventfdSignal for a descriptor whose flags and count are somebody
+// else's: where a write would have to wait, since the owner has filled the count, it
+// is not tried and full is true. One that is filled between the look and the write
+// holds this thread, and no garbage collection, until its owner reads it: Linux has
+// no write to an eventfd that never sleeps.
+func EventfdNotify(fd int) (full bool, e Errno) {
+	for {
+		p := pollFD{fd: int32(fd), events: unix.POLLOUT}
+		var ts unix.Timespec
+		n, _, e := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&ts)), 0, 8, 0)
+		switch {
+		case e == unix.EINTR:
+			continue
+		case e != 0:
+			return false, e
+		case p.revents&unix.POLLNVAL != 0:
+			return false, unix.EBADF
+		case n == 0 || p.revents&unix.POLLOUT == 0:
+			return true, 0
+		}
+		_, _, e = unix.Syscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&one)), 8)
+		switch e {
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return true, 0
+		default:
+			return false, e
+		}
+	}
+}
+
 // EventfdDrain reads the eventfd's count and sets it to 0; 0 when nothing was
 // signalled.
 func EventfdDrain(fd int) (uint64, Errno) {

@@ -1,8 +1,10 @@
 package guesttest
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/vtgt/vtgt/internal/guest"
@@ -38,8 +40,9 @@ var sg3Programs = []string{"sg_persist", "sg_opcodes", "sg_vpd", "sg_modes", "sg
 	"sg_get_lba_status", "sg_rtpg", "sg_stpg", "sg_inq", "sg_turs", "sg_requests", "sg_luns", "sg_ident", "sg_timestamp", "sg_readcap",
 	"sg_verify", "sg_sync", "sg_start", "sg_prevent", "sg_raw", "sg_format", "sg_wr_mode", "sg_sanitize", "sg_reset", "sg_dd"}
 
-// bootSG3 boots a guest with them that reaches h by virtio-scsi, and can by iSCSI.
-func bootSG3(t *testing.T, h *host) *linux {
+// sg3Image is what a guest with them boots; it can reach disks by virtio-scsi and by
+// iSCSI. One archive serves several guests.
+func sg3Image(t *testing.T) (im *guest.Image, initramfs string, k *guest.Kernel) {
 	t.Helper()
 	c := wantGuest(t)
 	k, err := c.Kernel()
@@ -50,32 +53,61 @@ func bootSG3(t *testing.T, h *host) *linux {
 	if err != nil {
 		t.Fatal(err)
 	}
-	im := &guest.Image{
-		Kernel:   k,
+	im = &guest.Image{
+		Kernel: k,
+		// The handler is there before the first disk, which it would else miss.
 		Boot:     []string{"virtio_pci", "virtio_net", "crc32c_generic", "scsi_dh_alua", "sd_mod", "sg", "virtio_scsi", "iscsi_tcp"},
 		Binaries: []guest.Binary{{Root: roots[0], Path: "/sbin/iscsistart", Libs: roots[1:]}},
 	}
 	for _, p := range sg3Programs {
 		im.Binaries = append(im.Binaries, guest.Binary{Root: roots[4], Path: "/usr/bin/" + p, Libs: roots[1:]})
 	}
-	vm, err := guest.Boot(guest.Options{
-		Dir: t.TempDir(), Net: true, Image: im, CPUs: 2, MemMB: 256,
-		Args: []string{"-chardev", "socket,id=c,path=" + filepath.Join(h.dir, "vm.sock"), "-device", "vhost-user-scsi-pci,chardev=c,num_queues=2"},
-	})
-	if err != nil {
+	if initramfs, err = im.Build(t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the guest's console:\n%s", vm.Console())
-			if l, err := vm.Log(); err == nil {
-				t.Logf("the guest's kernel log:\n%s", l)
-			}
+	return im, initramfs, k
+}
+
+// bootAll boots guests at the same time.
+func bootAll(t *testing.T, os ...guest.Options) []*linux {
+	t.Helper()
+	im, initramfs, k := sg3Image(t)
+	gs, errs := make([]*linux, len(os)), make([]error, len(os))
+	var wg sync.WaitGroup
+	for i, o := range os {
+		o.Image, o.Initramfs, o.Dir = im, initramfs, t.TempDir()
+		wg.Go(func() {
+			vm, err := guest.Boot(o)
+			gs[i], errs[i] = &linux{t: t, vm: vm, k: k}, err
+		})
+	}
+	wg.Wait()
+	for i, g := range gs {
+		if errs[i] != nil {
+			continue
 		}
-		vm.Kill()
-	})
-	g := &linux{t: t, vm: vm, k: k}
-	g.put("/etc/iscsi/initiatorname.iscsi", "InitiatorName="+initiatorName+"\n")
-	g.put("/run/lock/iscsi/made", "")
-	return g
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("the console of guest %d:\n%s", i, g.vm.Console())
+				if l, err := g.vm.Log(); err == nil {
+					t.Logf("the kernel log of guest %d:\n%s", i, l)
+				}
+			}
+			g.vm.Kill()
+		})
+	}
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range gs {
+		g.put("/etc/iscsi/initiatorname.iscsi", "InitiatorName="+initiatorName+"\n")
+		g.put("/run/lock/iscsi/made", "")
+	}
+	return gs
+}
+
+// bootSG3 boots a guest that reaches h by virtio-scsi, and can by iSCSI.
+func bootSG3(t *testing.T, h *host) *linux {
+	t.Helper()
+	return bootAll(t, guest.Options{Net: true, CPUs: 2, Args: vhostDevice("c", filepath.Join(h.dir, "vm.sock"), ",num_queues=2")})[0]
 }

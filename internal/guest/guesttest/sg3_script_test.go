@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// An sg3Case is a program of sg3-utils and what it has to say about a disk. The cases
+// An sg3Case is a program of sg3-utils (or cat) and what it has to say about a disk. The cases
 // are in testdata/sg3, one file a subject; a line begins with
 //
 //	$ a program and its arguments

@@ -31,8 +31,8 @@ func TestSG3(t *testing.T) {
 	for name, data := range map[string][]byte{"a": a, "b": b, "ab": slices.Concat(a, b), "tail": slices.Concat(tail, a)} {
 		g.put("/tmp/"+name, string(data))
 	}
-	run := func(t *testing.T, transport string, here, there map[string]string, peerGroup string) {
-		vars := map[string]string{"naa": strings.TrimPrefix(disks["thin"].NAA, "naa."), "peer": there["thin"], "peerplain": there["plain"], "peergroup": peerGroup}
+	run := func(t *testing.T, transport, host string, here, there map[string]string, peerGroup string) {
+		vars := map[string]string{"naa": strings.TrimPrefix(disks["thin"].NAA, "naa."), "host": host, "peer": there["thin"], "peerplain": there["plain"], "peergroup": peerGroup}
 		for name, dev := range here {
 			vars[name] = dev
 		}
@@ -53,9 +53,30 @@ func TestSG3(t *testing.T) {
 		}
 		t.Logf("%d programs in %.1f s", n, time.Since(begin).Seconds())
 	}
-	t.Run("iscsi", func(t *testing.T) { run(t, "iscsi", net, ring, "2") })
-	t.Run("vhost", func(t *testing.T) { run(t, "vhost", ring, net, "1") })
+	t.Run("iscsi", func(t *testing.T) { run(t, "iscsi", "1", net, ring, "2") })
+	t.Run("vhost", func(t *testing.T) { run(t, "vhost", "0", ring, net, "1") })
+
+	log, err := g.vm.Log()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, group := range []string{"01", "02"} {
+		for _, state := range []string{"S", "U", "N", "A"} {
+			if len(linesWith(log, "alua: port group "+group+" state "+state+" non-preferred")) == 0 {
+				t.Errorf("Linux has not noticed state %s of port group %s", state, group)
+			}
+		}
+	}
+	// Linux asks again when a unit attention answers its first REPORT TARGET PORT GROUPS.
+	for _, bad := range []string{"rror", "ail", "bort", "timed out", "offline", "reject", "nvalid", "nexpected", "not a multiple", "Unaligned", "BUG", "WARN", "Assuming"} {
+		if lines := slices.DeleteFunc(linesWith(log, bad), func(l string) bool { return !sg3Device.MatchString(l) }); len(lines) > 0 {
+			t.Errorf("the guest's log: %q", lines)
+		}
+	}
 }
+
+// sg3Device are lines of the kernel's log about what it reaches by a SCSI host.
+var sg3Device = regexp.MustCompile(`\] (sd|sr|scsi|sg|connection|session|virtio_scsi|alua|blk_\w+|I/O error|critical)`)
 
 // sg3 runs the program of a case.
 func (g *linux) sg3(t *testing.T, c *sg3Case, vars map[string]string) (out []byte, status int) {
@@ -63,6 +84,13 @@ func (g *linux) sg3(t *testing.T, c *sg3Case, vars map[string]string) (out []byt
 	var args []string
 	for _, a := range c.args {
 		args = append(args, c.expand(t, a, vars))
+	}
+	if args[0] == "cat" {
+		text, err := g.vm.Read(args[1])
+		if err != nil {
+			return []byte(err.Error()), 1
+		}
+		return []byte(text), 0
 	}
 	args[0] = "/usr/bin/" + args[0]
 	in, err := parseBytes(c.input)
@@ -81,7 +109,7 @@ func (g *linux) sg3(t *testing.T, c *sg3Case, vars map[string]string) (out []byt
 }
 
 // sg3Devices waits for the disks at a SCSI host and returns their generic devices by
-// name: the kernel opens the others when it likes.
+// name, as the kernel opens the others when it likes; and as NAMEsys where sysfs has them.
 func (g *linux) sg3Devices(host string) map[string]string {
 	g.t.Helper()
 	m := map[string]string{}
@@ -93,7 +121,9 @@ func (g *linux) sg3Devices(host string) map[string]string {
 			if err != nil {
 				g.t.Fatal(err)
 			}
-			if kind == "scsi_generic" {
+			if kind == "block" {
+				m[name+"sys"] = "/sys/block/" + filepath.Base(p)
+			} else {
 				m[name] = "/dev/" + filepath.Base(p)
 			}
 		}

@@ -183,10 +183,15 @@ func (e *Export) serve(s *session, who string) {
 		f(true, who)
 	}
 	err := s.run()
-	s.c.close()
 	if derr := s.d.err(); derr != nil {
 		err = derr
 	}
+	// Counted before anybody can know of the end, the front end too.
+	var v *violation
+	if errors.As(err, &v) {
+		e.count.Violations.Add(1)
+	}
+	s.c.close()
 
 	e.mu.Lock()
 	e.nc = nil
@@ -202,10 +207,6 @@ func (e *Export) serve(s *session, who string) {
 	}
 	e.mu.Unlock()
 
-	var v *violation
-	if errors.As(err, &v) {
-		e.count.Violations.Add(1)
-	}
 	detail := who
 	if refused {
 		detail += ": " + err.Error()

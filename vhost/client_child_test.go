@@ -47,10 +47,12 @@ type fuse struct {
 	left int
 }
 
+// arm sets the fuse and says so, before anything can get to the point.
 func (f *fuse) arm(name string, n int) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.name, f.left = name, n
-	f.mu.Unlock()
+	fmt.Println("armed")
 }
 
 // at is called at every point, by the thread that reaches it.
@@ -121,7 +123,6 @@ func child(conf string) error {
 			continue
 		}
 		f.arm(name, n)
-		fmt.Println("armed")
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/internal/sys"
 	"github.com/vtgt/vtgt/vhost"
 	"github.com/vtgt/vtgt/vhost/vhosttest"
@@ -316,9 +317,18 @@ func TestClientScribble(t *testing.T) {
 	r.end(n)
 }
 
-// TestClientTruncate: the memory goes away under a load.
+// TestClientTruncate: the memory goes away under a load, with every engine that moves
+// data.
 func TestClientTruncate(t *testing.T) {
-	r := newRig(t, rigOptions{exports: 2})
+	t.Run("memory", func(t *testing.T) { truncate(t, rigOptions{exports: 2}) })
+	t.Run("cached file", func(t *testing.T) { truncate(t, rigOptions{exports: 2, file: true, plain: true}) })
+	t.Run("direct file", func(t *testing.T) {
+		truncate(t, rigOptions{exports: 2, file: true, plain: true, cache: backing.Direct})
+	})
+}
+
+func truncate(t *testing.T, o rigOptions) {
+	r := newRig(t, o)
 	n := r.neighbour()
 	for round := range 6 {
 		c, err := vhosttest.Dial(r.exports[0].path, vhosttest.Options{Queues: 2, Timeout: patience})
@@ -334,6 +344,10 @@ func TestClientTruncate(t *testing.T) {
 			r.ok(err)
 			x := &vhosttest.Request{LUN: lun0, Indirect: true, In: []vhosttest.Buf{{Addr: a, Len: 4096}}}
 			x.SetCDB(read10(0, 8)...)
+			if len(reqs)%3 == 0 {
+				x.Out, x.In = x.In, nil
+				x.SetCDB(write10(8, 8)...)
+			}
 			reqs = append(reqs, x)
 		}
 		for k, x := range reqs {

@@ -44,8 +44,10 @@ type mapping struct {
 
 type rigOptions struct {
 	maps     []mapping // default: disk 0 at target 0, LUN 0
-	plain    bool      // nothing stands between unit and store
-	hold     bool      // disks keep READs and WRITEs until they are let go
+	file     bool      // disks are files, else memory
+	cache    backing.Cache
+	plain    bool // nothing stands between unit and store
+	hold     bool // disks keep READs and WRITEs until they are let go
 	deadline time.Duration
 	queues   int
 	loops    int
@@ -118,7 +120,11 @@ func (r *rig) disk(n int) *disk {
 	}
 	d := &disk{}
 	var err error
-	d.store, err = backing.Open("mem:", backing.Options{Size: diskBytes, Group: r.group})
+	spec := "mem:"
+	if r.o.file {
+		spec = "file:" + filepath.Join(r.TempDir(), "disk")
+	}
+	d.store, err = backing.Open(spec, backing.Options{Size: diskBytes, Create: r.o.file, Cache: r.o.cache, Group: r.group})
 	r.ok(err)
 	d.fault = backingtest.NewFault(d.store)
 	var st backing.Store = d.fault

@@ -47,7 +47,7 @@ func takeRequest(r *ring) {
 	case out > 0 && in > 0: // VIRTIO_SCSI_F_INOUT was not offered
 		r.refuse(virtioscsi.Failure)
 		return
-	case r.replay && !repeatable(h.CDB()):
+	case r.replay && !srp.Repeatable(h.CDB()[:]):
 		r.lost()
 		return
 	}

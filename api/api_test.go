@@ -39,7 +39,8 @@ func (f *fake) Targets() []daemon.TargetStatus {
 	return []daemon.TargetStatus{{Name: "t", Sessions: 1}}
 }
 func (f *fake) Exports() []daemon.ExportStatus {
-	return []daemon.ExportStatus{{Kind: "vhost", Target: "vm1", State: "connected", VHost: &daemon.VHostStatus{Started: 4}}}
+	return []daemon.ExportStatus{{Kind: "vhost", Target: "vm1", State: "connected", VHost: &daemon.VHostStatus{Started: 4}},
+		{Kind: "vio", Target: "lpar1", State: "connected", VIO: &daemon.VIOStatus{Client: "logged in"}}}
 }
 func (f *fake) Sessions() []daemon.Session { return []daemon.Session{{Target: "t"}} }
 func (f *fake) Config() daemon.ConfigText  { return daemon.ConfigText{File: "f", Text: "version: 1\n"} }

@@ -35,7 +35,7 @@ type collector struct {
 	spaceUsed, spaceLeft                                 *metric
 	errors, inFlight                                     *metric
 	latency                                              *metric
-	vhost                                                []vhostMetric
+	vhost, vio                                           []vhostMetric
 	all                                                  []*metric
 }
 
@@ -73,6 +73,10 @@ func newCollector(b Backend, version string) *collector {
 	for _, m := range vhostMetrics() {
 		m.metric = def(m.name, m.help, m.typ, "target")
 		c.vhost = append(c.vhost, m)
+	}
+	for _, m := range vioMetrics() {
+		m.metric = def(m.name, m.help, m.typ, "target")
+		c.vio = append(c.vio, m)
 	}
 
 	c.size = def("vtgt_disk_size_bytes", "Capacity of a disk.", gauge, "disk")
@@ -133,11 +137,15 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		put(c.perTgt, float64(t.Sessions), t.Name)
 	}
 	for _, e := range c.b.Exports() {
-		if e.VHost == nil {
-			continue
+		if e.VHost != nil {
+			for _, m := range c.vhost {
+				put(m.metric, m.value(&e), e.Target)
+			}
 		}
-		for _, m := range c.vhost {
-			put(m.metric, m.value(&e), e.Target)
+		if e.VIO != nil {
+			for _, m := range c.vio {
+				put(m.metric, m.value(&e), e.Target)
+			}
 		}
 	}
 	for _, d := range c.b.Disks() {

@@ -154,6 +154,8 @@ type Target struct {
 	ISCSI *TargetISCSI
 	// VHost exports the target to one virtual machine; nil: it does not.
 	VHost *TargetVHost
+	// VIO exports the target to one pSeries guest; nil: it does not.
+	VIO *TargetVIO
 	// ALUA is the access state of all its exports.
 	ALUA ALUA
 }

@@ -75,7 +75,7 @@ func Diff(old, new *Config) []Change {
 			add(Add, "target", t.Name, t.exports())
 			o = &Target{}
 		} else {
-			ch := vhostChanges(o, t)
+			ch := guestChanges(o, t)
 			if a, b := o.iscsi(), t.iscsi(); a != b {
 				ch = append([]string{a + " -> " + b}, ch...)
 			} else {
@@ -164,6 +164,9 @@ func (l LUN) detail() string {
 	}
 	if n := l.Address.VHostTarget; n != 0 {
 		s += fmt.Sprintf(" at virtio target %d", n)
+	}
+	if a := l.Address.VIO; a.Stated {
+		s += fmt.Sprintf(" at vio id %d LUN %d", a.ID, a.LUN)
 	}
 	return s
 }

@@ -127,8 +127,11 @@ func (d *decoder) target(t *Target, n *yaml.Node, p string) {
 			d.mapping(n, p, d.targetVHost(t.VHost))
 		},
 		"alua": d.str((*string)(&t.ALUA)),
-		"vio":  nil,
-		"xen":  nil,
+		"vio": func(n *yaml.Node, p string) {
+			t.VIO = &TargetVIO{}
+			d.mapping(n, p, d.targetVIO(t.VIO))
+		},
+		"xen": nil,
 	})
 }
 

@@ -300,6 +300,9 @@ func (v *validator) targets() {
 		if t.VHost != nil {
 			v.vhost(t, p+".vhost", sockets)
 		}
+		if t.VIO != nil {
+			v.vio(t, p+".vio", sockets)
+		}
 		if t.ISCSI == nil {
 			continue
 		}
@@ -358,12 +361,16 @@ func (v *validator) sharing() {
 				continue
 			}
 			u := user{target: t.Name, path: at(at("targets", i)+".luns", j) + ".disk"}
-			switch {
-			case t.VHost == nil:
+			const hint = "write shared: true at the disk if the initiators know of each other, or readOnly: true at the LUN, or say with initiators: who sees it"
+			switch g := t.guests(); {
+			case len(g) == 0:
+			case t.ISCSI == nil && (len(g) == 1 || g[0].id == g[1].id):
+				u.guest = g[0].id
+			case l.Initiators != "": // the mask decides
 			case t.ISCSI == nil:
-				u.guest = t.initiator()
-			case l.Initiators == "": // else the mask decides
-				v.add(u.path, "write shared: true at the disk if the initiators know of each other, or readOnly: true at the LUN, or say with initiators: who sees it", "disk %q could be written by the virtual machine at %s and by iSCSI initiators of target %q at once", l.Disk, clip(t.VHost.Socket), t.Name)
+				v.add(u.path, hint, "disk %q could be written by the virtual machines at %s and %s at once", l.Disk, clip(g[0].socket), clip(g[1].socket))
+			default:
+				v.add(u.path, hint, "disk %q could be written by the virtual machine at %s and by iSCSI initiators of target %q at once", l.Disk, clip(g[0].socket), t.Name)
 			}
 			o, used := first[l.Disk]
 			if !used {

@@ -29,6 +29,8 @@ type TargetVHost struct {
 type Address struct {
 	// VHostTarget is the target number on the guest's virtio-scsi bus.
 	VHostTarget uint8
+	// VIO is the place on a pSeries guest's virtual SCSI bus.
+	VIO VIOAddress
 }
 
 const (
@@ -85,7 +87,7 @@ func (d *decoder) address(a *Address) setter {
 			"vhost": func(n *yaml.Node, p string) {
 				d.mapping(n, p, fields{"target": d.integer(func(v int64) { a.VHostTarget = uint8(v) }, 0, maxVHostTarget)})
 			},
-			"vio": nil,
+			"vio": d.vioAddress(&a.VIO),
 			"xen": nil,
 		})
 	}
@@ -117,15 +119,28 @@ func (d *decoder) permission(to *uint32) setter {
 }
 
 // vhost checks target t's export, which stands at path p. sockets are those of other
-// targets, with their places.
+// exports, with their places.
 func (v *validator) vhost(t *Target, p string, sockets map[string]string) {
-	x := t.VHost
+	v.socket(t, "vhost", t.VHost, p, sockets)
+	for i, l := range t.LUNs {
+		lp := at(p[:strings.LastIndexByte(p, '.')]+".luns", i)
+		if l.LUN > maxVHostLUN {
+			v.add(lp+".lun", fmt.Sprintf("write a number from 0 to %d; there are %d targets on the bus, too: address: {vhost: {target: 1}}", maxVHostLUN, maxVHostTarget+1), "target %q: LUN %d is beyond what virtio-scsi drivers look at", t.Name, l.LUN)
+		}
+		if l.Address.VHostTarget > maxVHostTarget {
+			v.add(lp+".address", fmt.Sprintf("write a number from 0 to %d", maxVHostTarget), "target %q: virtio target %d is out of range", t.Name, l.Address.VHostTarget)
+		}
+	}
+}
+
+// socket checks export x of target t, of that kind.
+func (v *validator) socket(t *Target, kind string, x *TargetVHost, p string, sockets map[string]string) {
 	s := x.Socket
 	sp := p + ".socket"
 	form := "write the path of the socket that QEMU is to connect to, such as /run/vtgt/" + t.Name + ".sock"
 	switch {
 	case s == "":
-		v.add(sp, "add socket: "+strings.TrimPrefix(form, "write "), "target %q: vhost names no socket", t.Name)
+		v.add(sp, "add socket: "+strings.TrimPrefix(form, "write "), "target %q: %s names no socket", t.Name, kind)
 	case !filepath.IsAbs(s):
 		v.add(sp, "write it from the root on, because the daemon and QEMU run in different folders: /…/"+clip(strings.TrimPrefix(s, "./")), "target %q: the socket's path %q is relative", t.Name, clip(s))
 	case len(s) > maxVHostSocket:
@@ -156,24 +171,6 @@ func (v *validator) vhost(t *Target, p string, sockets map[string]string) {
 			v.add(p+".initiator", "write a UUID, such as that of the virtual machine, or leave it out to have one made", "target %q: %q cannot be the initiator's UUID", t.Name, clip(x.Initiator))
 		}
 	}
-	for i, l := range t.LUNs {
-		lp := at(p[:strings.LastIndexByte(p, '.')]+".luns", i)
-		if l.LUN > maxVHostLUN {
-			v.add(lp+".lun", fmt.Sprintf("write a number from 0 to %d; there are %d targets on the bus, too: address: {vhost: {target: 1}}", maxVHostLUN, maxVHostTarget+1), "target %q: LUN %d is beyond what virtio-scsi drivers look at", t.Name, l.LUN)
-		}
-		if l.Address.VHostTarget > maxVHostTarget {
-			v.add(lp+".address", fmt.Sprintf("write a number from 0 to %d", maxVHostTarget), "target %q: virtio target %d is out of range", t.Name, l.Address.VHostTarget)
-		}
-	}
-}
-
-// initiator names who writes by target t's vhost-user export: its UUID or, where that
-// is made, the target itself.
-func (t *Target) initiator() string {
-	if id, ok := ParseUUID(t.VHost.Initiator); ok {
-		return FormatUUID(id)
-	}
-	return t.Name
 }
 
 // vhost describes the export, for people.
@@ -186,27 +183,48 @@ func (t *Target) vhost() string {
 
 // exports are a target's exports, for people.
 func (t *Target) exports() string {
-	switch {
-	case t.VHost == nil:
-		return t.iscsi()
-	case t.ISCSI == nil:
-		return "vhost " + t.VHost.Socket
+	var out []string
+	if t.VHost != nil {
+		out = append(out, "vhost "+t.VHost.Socket)
 	}
-	return t.iscsi() + ", vhost " + t.VHost.Socket
+	if t.VIO != nil {
+		out = append(out, "vio "+t.VIO.Socket)
+	}
+	if t.ISCSI != nil || len(out) == 0 {
+		out = append([]string{t.iscsi()}, out...)
+	}
+	return strings.Join(out, ", ")
 }
 
-// vhostChanges tells what differs in an export.
-func vhostChanges(a, b *Target) []string {
-	var out []string
-	if x, y := a.vhost(), b.vhost(); x != y {
-		out = append(out, "vhost "+x+" -> "+y)
+// guestChanges tells what differs in the exports to virtual machines.
+func guestChanges(a, b *Target) []string {
+	out := socketChanges("vhost", a.vhost(), b.vhost(), a.VHost, b.VHost)
+	var x, y *TargetVHost
+	if a.VIO != nil {
+		x = &a.VIO.TargetVHost
 	}
-	if a.VHost == nil || b.VHost == nil {
+	if b.VIO != nil {
+		y = &b.VIO.TargetVHost
+	}
+	out = append(out, socketChanges("vio", a.vio(), b.vio(), x, y)...)
+	if x != nil && y != nil && a.VIO.AIX != b.VIO.AIX {
+		out = append(out, fmt.Sprintf("vio.aix %v -> %v", a.VIO.AIX, b.VIO.AIX))
+	}
+	return out
+}
+
+// socketChanges tells what differs in one of them.
+func socketChanges(kind, was, is string, a, b *TargetVHost) []string {
+	var out []string
+	if was != is {
+		out = append(out, kind+" "+was+" -> "+is)
+	}
+	if a == nil || b == nil {
 		return out
 	}
 	field := func(name, x, y string) {
 		if x != y {
-			out = append(out, fmt.Sprintf("vhost.%s %s -> %s", name, x, y))
+			out = append(out, fmt.Sprintf("%s.%s %s -> %s", kind, name, x, y))
 		}
 	}
 	own := func(s string) string {
@@ -221,9 +239,9 @@ func vhostChanges(a, b *Target) []string {
 		}
 		return s
 	}
-	field("owner", own(a.VHost.Owner), own(b.VHost.Owner))
-	field("group", own(a.VHost.Group), own(b.VHost.Group))
-	field("mode", fmt.Sprintf("%04o", a.VHost.Permission()), fmt.Sprintf("%04o", b.VHost.Permission()))
-	field("initiator", made(strings.ToLower(a.VHost.Initiator)), made(strings.ToLower(b.VHost.Initiator)))
+	field("owner", own(a.Owner), own(b.Owner))
+	field("group", own(a.Group), own(b.Group))
+	field("mode", fmt.Sprintf("%04o", a.Permission()), fmt.Sprintf("%04o", b.Permission()))
+	field("initiator", made(strings.ToLower(a.Initiator)), made(strings.ToLower(b.Initiator)))
 	return out
 }

@@ -67,7 +67,7 @@ type change struct {
 	newDisks   []*disk
 	newTargets []*target
 	newExports []newExport
-	specs      map[string]*vhostSpec // of exports that stay, by target
+	specs      map[exportName]*ringSpec // of exports that stay
 	newPortals []portalObject
 	closed     []*disk // old disks that were closed to be opened anew
 	unshared   []*disk // old disks that prepare has made so
@@ -141,16 +141,19 @@ func (x *change) prepare() error {
 		if c.VHost != nil {
 			x.export(t, exportName{name, kindVHost}, ids, &bad)
 		}
+		if c.VIO != nil {
+			x.export(t, exportName{name, kindVIO}, ids, &bad)
+		}
 	}
 	for _, e := range p.addExports {
 		if t := p.old.targets[e.target]; t != nil {
 			x.export(t, e, ids, &bad)
 		}
 	}
-	x.specs = map[string]*vhostSpec{}
+	x.specs = map[exportName]*ringSpec{}
 	for _, e := range p.adjust {
-		if s := x.vhostSpec(e.target, ids, &bad); s != nil {
-			x.specs[e.target] = s
+		if s := x.ringSpec(e, ids, &bad); s != nil {
+			x.specs[e] = s
 		}
 	}
 	x.unshare(&bad)
@@ -390,12 +393,12 @@ func (x *change) publish() {
 		}
 	}
 	// Virtual machines hear of a new LUN by the virtio target that it is at.
-	for name, s := range x.specs {
-		t := x.n.targets[name]
-		e := *t.exports[kindVHost]
-		trouble("target "+name, e.obj.adjust(s))
-		e.vhost = s
-		x.n.targets[name] = t.with(kindVHost, &e)
+	for n, s := range x.specs {
+		t := x.n.targets[n.target]
+		e := *t.exports[n.kind]
+		trouble("target "+n.target, e.obj.adjust(s))
+		e.ring = s
+		x.n.targets[n.target] = t.with(n.kind, &e)
 	}
 	for _, m := range p.mapIn {
 		trouble("LUN "+lunName(m.target, m.lun.LUN), x.n.targets[m.target].obj.mapLUN(m.lun, x.n.disks[m.lun.Disk].obj, readOnly(p.is, m.lun)))

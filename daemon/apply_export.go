@@ -25,13 +25,13 @@ func (x *change) export(t *target, n exportName, ids *state.Prepared, bad *colle
 	c := x.plan.is.Target(n.target)
 	e := newExport{exportName: n}
 	var err error
-	if n.kind == kindVHost {
-		if e.vhost = x.vhostSpec(n.target, ids, bad); e.vhost == nil {
+	if n.kind != kindISCSI {
+		if e.ring = x.ringSpec(n, ids, bad); e.ring == nil {
 			return
 		}
-		e.relID = e.vhost.ports[0]
-		e.obj, err = t.obj.newVHost(e.vhost, x.ownSocket(c.VHost.Socket))
-		err = place(err, x.plan.cfg, x.targetPath(n.target)+".vhost.socket")
+		e.relID = e.ring.ports[0]
+		e.obj, err = t.obj.newRing(e.ring, x.ownSocket(e.ring.socket))
+		err = place(err, x.plan.cfg, x.targetPath(n.target)+"."+n.kind+".socket")
 	} else {
 		if e.relID, err = ids.Port("iscsi:" + n.target); err == nil {
 			e.obj, err = t.obj.newISCSI(c.ISCSI, e.relID)
@@ -52,8 +52,10 @@ func (x *change) export(t *target, n exportName, ids *state.Prepared, bad *colle
 // this change, for no two targets may have one socket.
 func (x *change) ownSocket(path string) bool {
 	for _, t := range x.plan.old.targets {
-		if e := t.exports[kindVHost]; e != nil && e.vhost.socket == path {
-			return true
+		for _, e := range t.exports {
+			if e.ring != nil && e.ring.socket == path {
+				return true
+			}
 		}
 	}
 	return false
@@ -69,42 +71,51 @@ func (x *change) targetPath(name string) string {
 	return "targets"
 }
 
-// vhostSpec finds what a target's vhost-user export is made of; nil: what is wrong is in
-// bad.
-func (x *change) vhostSpec(name string, ids *state.Prepared, bad *collect) *vhostSpec {
+// ringSpec finds what an export to a virtual machine is made of; nil: what is wrong is
+// in bad.
+func (x *change) ringSpec(n exportName, ids *state.Prepared, bad *collect) *ringSpec {
+	name, kind := n.target, n.kind
 	t := x.plan.is.Target(name)
 	c := t.VHost
-	s := &vhostSpec{target: name, socket: c.Socket, ports: map[uint8]uint16{}}
+	s := &ringSpec{kind: kind, target: name, ports: map[uint8]uint16{}}
+	if kind == kindVIO {
+		c, s.aix = &t.VIO.TargetVHost, t.VIO.AIX
+	}
+	s.socket = c.Socket
 	s.access = unixsock.Access{Mode: fs.FileMode(c.Permission()), UID: -1, GID: -1}
 	ok := true
 	fail := func(key string, e *Error) {
 		ok = false
 		e.Object = "target " + name
-		bad.add(place(e, x.plan.cfg, x.targetPath(name)+".vhost."+key))
+		bad.add(place(e, x.plan.cfg, x.targetPath(name)+"."+kind+"."+key))
 	}
 	var err error
 	if c.Owner != "" {
 		if s.access.UID, err = userID(c.Owner); err != nil {
-			fail("owner", &Error{Code: CodeNotFound, Message: "there is no user " + c.Owner, Hint: "make the user, or correct vhost.owner", Err: err})
+			fail("owner", &Error{Code: CodeNotFound, Message: "there is no user " + c.Owner, Hint: "make the user, or correct " + kind + ".owner", Err: err})
 		}
 	}
 	if c.Group != "" {
 		if s.access.GID, err = groupID(c.Group); err != nil {
-			fail("group", &Error{Code: CodeNotFound, Message: "there is no group " + c.Group, Hint: "make the group, or correct vhost.group", Err: err})
+			fail("group", &Error{Code: CodeNotFound, Message: "there is no group " + c.Group, Hint: "make the group, or correct " + kind + ".group", Err: err})
 		}
 	}
 	if id, stated := config.ParseUUID(c.Initiator); stated {
 		s.initiator = id
 	} else {
-		s.initiator = ids.Initiator("vhost:" + name)
+		s.initiator = ids.Initiator(kind + ":" + name)
 	}
-	// Virtio target 0 is always there: a bus without it looks dead to some drivers.
+	// Number 0 is always there: a bus without it looks dead to some drivers.
 	vts := map[uint8]bool{0: true}
 	for _, l := range t.LUNs {
-		vts[l.Address.VHostTarget] = true
+		if kind == kindVHost {
+			vts[l.Address.VHostTarget] = true
+		} else if id, _, ok := l.VIO(); ok {
+			vts[id] = true
+		}
 	}
 	for _, vt := range slices.Sorted(maps.Keys(vts)) {
-		if s.ports[vt], err = ids.Port(fmt.Sprintf("vhost:%s:%d", name, vt)); err != nil {
+		if s.ports[vt], err = ids.Port(fmt.Sprintf("%s:%s:%d", kind, name, vt)); err != nil {
 			fail("socket", &Error{Code: CodeInternal, Message: err.Error(), Err: err})
 			break
 		}

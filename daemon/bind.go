@@ -45,7 +45,7 @@ type core struct {
 	names map[string]string // target names by iSCSI name
 	space spaceWatch
 	// vhosts are the vhost-user exports that were started.
-	vhosts map[*vhostExport]bool
+	rings map[*ringExport]bool
 	// files were handed over; inherited are those of them that listen.
 	files     []*os.File
 	inherited inherited
@@ -68,7 +68,7 @@ func newEngine(cfg *config.Config, o *Options) (engine, error) {
 	}
 	c := &core{
 		tell: func(string, string, string) {},
-		log:  log, group: g, names: map[string]string{}, vhosts: map[*vhostExport]bool{}, open: o.Open,
+		log:  log, group: g, names: map[string]string{}, rings: map[*ringExport]bool{}, open: o.Open,
 		files: files, inherited: inherit(files),
 	}
 	c.space.start(o.spaceTick)
@@ -497,7 +497,7 @@ func (p *portal) close() error {
 
 func (c *core) sessions() []Session {
 	in := c.srv.Sessions()
-	out := append(make([]Session, 0, len(in)), c.vhostSessions()...)
+	out := append(make([]Session, 0, len(in)), c.ringSessions()...)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := range in {
@@ -517,10 +517,10 @@ func (c *core) sessions() []Session {
 	return out
 }
 
-// vhostSessions are the nexuses of virtual machines.
-func (c *core) vhostSessions() (out []Session) {
+// ringSessions are the nexuses of virtual machines.
+func (c *core) ringSessions() (out []Session) {
 	c.mu.Lock()
-	xs := slices.Collect(maps.Keys(c.vhosts))
+	xs := slices.Collect(maps.Keys(c.rings))
 	c.mu.Unlock()
 	for _, x := range xs {
 		out = append(out, x.sessions()...)

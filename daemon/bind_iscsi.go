@@ -44,7 +44,7 @@ func (e *iscsiExport) start() error {
 	return nil
 }
 
-func (e *iscsiExport) adjust(*vhostSpec) error { return nil }
+func (e *iscsiExport) adjust(*ringSpec) error { return nil }
 
 func (e *iscsiExport) describe(s *ExportStatus) { s.Name, s.State = e.cfg.IQN, "listening" }
 

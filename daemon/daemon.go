@@ -286,7 +286,10 @@ func (d *Daemon) Close() error {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	for _, t := range g.targets {
-		if x := t.exports[kindVHost]; x != nil {
+		for _, x := range t.exports {
+			if x.ring == nil {
+				continue
+			}
 			wg.Go(func() {
 				err := x.obj.close(stopping)
 				mu.Lock()
@@ -422,8 +425,15 @@ func (d *Daemon) Targets() []TargetStatus {
 		if c.VHost != nil {
 			t.Socket = c.VHost.Socket
 		}
+		if c.VIO != nil {
+			t.VIO = c.VIO.Socket
+		}
 		for _, l := range c.LUNs {
 			s := LUNStatus{LUN: l.LUN, Disk: l.Disk, ReadOnly: l.ReadOnly, VHostTarget: int(l.Address.VHostTarget), Revision: g.revs["lun "+lunName(c.Name, l.LUN)]}
+			if c.VIO != nil {
+				id, lun, _ := l.VIO()
+				s.VIOID, s.VIOLUN = int(id), int(lun)
+			}
 			if k := g.disks[l.Disk]; k != nil {
 				st := k.obj.status()
 				s.Size, s.ReadOnly = st.size, l.ReadOnly || st.readOnly || k.cfg.ReadOnly
@@ -447,7 +457,7 @@ func (d *Daemon) Exports() []ExportStatus {
 		if t == nil {
 			continue
 		}
-		for _, kind := range []string{kindISCSI, kindVHost} {
+		for _, kind := range kinds() {
 			x := t.exports[kind]
 			if x == nil {
 				continue
@@ -485,7 +495,10 @@ func (d *Daemon) Sessions() []Session {
 		if a.TSIH != b.TSIH {
 			return a.TSIH < b.TSIH
 		}
-		return a.VHostTarget < b.VHostTarget
+		if a.VHostTarget != b.VHostTarget {
+			return a.VHostTarget < b.VHostTarget
+		}
+		return a.VIOID < b.VIOID
 	})
 	return ss
 }

@@ -165,11 +165,21 @@ func users(sessions []Session, target string, l config.LUN) []string {
 
 // sees tells whether LUN l of its target is there for the session.
 func (s *Session) sees(l config.LUN) bool {
-	return sees(l, s.Initiator) && (s.Kind != kindVHost || s.VHostTarget == int(l.Address.VHostTarget))
+	if !sees(l, s.Initiator) {
+		return false
+	}
+	switch s.Kind {
+	case kindVHost:
+		return s.VHostTarget == int(l.Address.VHostTarget)
+	case kindVIO:
+		id, _, ok := l.VIO()
+		return ok && s.VIOID == int(id)
+	}
+	return true
 }
 
 func (s *Session) user() string {
-	if s.Kind == kindVHost && len(s.Connections) > 0 {
+	if s.Kind != kindISCSI && len(s.Connections) > 0 {
 		return fmt.Sprintf("the virtual machine at %s (%s)", s.Connections[0].Local, s.Connections[0].Remote)
 	}
 	var from []string

@@ -90,10 +90,10 @@ type targetObject interface {
 	// setALUA changes the access state; it waits for commands that the new one
 	// would refuse.
 	setALUA(s config.ALUA, deadline time.Duration) error
-	// newISCSI and newVHost make exports, which nobody can reach before start.
+	// newISCSI and newRing make exports, which nobody can reach before start.
 	newISCSI(c *config.TargetISCSI, relID uint16) (exportObject, error)
 	// own: what answers at the socket is the export that this one follows.
-	newVHost(s *vhostSpec, own bool) (exportObject, error)
+	newRing(s *ringSpec, own bool) (exportObject, error)
 	// close frees a target without LUNs and exports.
 	close()
 }
@@ -105,7 +105,7 @@ type exportObject interface {
 	// adjust changes what can change while a virtual machine is connected: the
 	// socket's owner and mode, and the virtio targets. s is for the same socket and
 	// initiator.
-	adjust(s *vhostSpec) error
+	adjust(s *ringSpec) error
 	// describe fills in what it knows of itself.
 	describe(s *ExportStatus)
 	// close makes the target unreachable and ends sessions; again: nothing. It has

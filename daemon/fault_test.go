@@ -171,7 +171,7 @@ func (o *fakeTarget) newExport(what string) (exportObject, error) {
 func (o *fakeTarget) newISCSI(c *config.TargetISCSI, _ uint16) (exportObject, error) {
 	return o.newExport(c.IQN)
 }
-func (o *fakeTarget) newVHost(s *vhostSpec, own bool) (exportObject, error) {
+func (o *fakeTarget) newRing(s *ringSpec, own bool) (exportObject, error) {
 	return o.newExport(fmt.Sprintf("%s %v", s.socket, own))
 }
 func (x *fakeExport) start() error {
@@ -182,7 +182,7 @@ func (x *fakeExport) start() error {
 	x.e.flip("export "+x.name, true)
 	return nil
 }
-func (x *fakeExport) adjust(s *vhostSpec) error {
+func (x *fakeExport) adjust(s *ringSpec) error {
 	return x.e.do("adjust", fmt.Sprintf("%s %04o %d", s.socket, s.access.Mode, len(s.ports)))
 }
 func (x *fakeExport) describe(*ExportStatus) {}

@@ -40,8 +40,8 @@ type target struct {
 
 // export is one way to reach a target.
 type export struct {
-	relID uint16 // relative target port identifier, of vhost that of virtio target 0
-	vhost *vhostSpec
+	relID uint16 // relative target port identifier, of vhost and vio that of number 0
+	ring  *ringSpec
 	obj   exportObject
 }
 
@@ -49,7 +49,11 @@ type export struct {
 const (
 	kindISCSI = "iscsi"
 	kindVHost = "vhost"
+	kindVIO   = "vio"
 )
+
+// kinds are the kinds of export, in the order in which they are shown.
+func kinds() []string { return []string{kindISCSI, kindVHost, kindVIO} }
 
 // with is t with other exports; nil takes one away.
 func (t *target) with(kind string, e *export) *target {

@@ -101,28 +101,34 @@ func CheckHost(c *config.Config) error {
 	return bad.err()
 }
 
-// checkSockets looks at what the sockets of vhost-user exports need. One on which
+// checkSockets looks at what the sockets of exports to virtual machines need. One on which
 // somebody listens may be the running daemon's.
 func checkSockets(c *config.Config, bad *collect) {
 	for i := range c.Targets {
 		t := &c.Targets[i]
-		x := t.VHost
-		if x == nil {
-			continue
+		if t.VHost != nil {
+			checkSocket(c, i, kindVHost, t.VHost, bad)
 		}
-		add := func(key string, code Code, msg, hint string) {
-			e := c.At(fmt.Sprintf("targets[%d].vhost.%s", i, key))
-			bad.add(&Error{Code: code, Object: e.Where() + ": target " + t.Name, Message: msg, Hint: hint})
+		if t.VIO != nil {
+			checkSocket(c, i, kindVIO, &t.VIO.TargetVHost, bad)
 		}
-		if fi, err := os.Lstat(x.Socket); err == nil && fi.Mode()&fs.ModeSocket == 0 {
-			add("socket", CodeInUse, x.Socket+" is there and is not a socket", "remove it, or name another path with vhost.socket")
-		}
-		if _, err := userID(x.Owner); x.Owner != "" && err != nil {
-			add("owner", CodeNotFound, "there is no user "+x.Owner, "make the user, or correct vhost.owner")
-		}
-		if _, err := groupID(x.Group); x.Group != "" && err != nil {
-			add("group", CodeNotFound, "there is no group "+x.Group, "make the group, or correct vhost.group")
-		}
+	}
+}
+
+// checkSocket looks at that of target i's export of that kind.
+func checkSocket(c *config.Config, i int, kind string, x *config.TargetVHost, bad *collect) {
+	add := func(key string, code Code, msg, hint string) {
+		e := c.At(fmt.Sprintf("targets[%d].%s.%s", i, kind, key))
+		bad.add(&Error{Code: code, Object: e.Where() + ": target " + c.Targets[i].Name, Message: msg, Hint: hint})
+	}
+	if fi, err := os.Lstat(x.Socket); err == nil && fi.Mode()&fs.ModeSocket == 0 {
+		add("socket", CodeInUse, x.Socket+" is there and is not a socket", "remove it, or name another path with "+kind+".socket")
+	}
+	if _, err := userID(x.Owner); x.Owner != "" && err != nil {
+		add("owner", CodeNotFound, "there is no user "+x.Owner, "make the user, or correct "+kind+".owner")
+	}
+	if _, err := groupID(x.Group); x.Group != "" && err != nil {
+		add("group", CodeNotFound, "there is no group "+x.Group, "make the group, or correct "+kind+".group")
 	}
 }
 

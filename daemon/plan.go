@@ -151,18 +151,22 @@ func (p *plan) targets(bad *collect) {
 
 // exports compares how a target is reached, o before and t afterwards.
 func (p *plan) exports(bad *collect, o, t *config.Target) {
-	for _, kind := range []string{kindISCSI, kindVHost} {
+	for _, kind := range kinds() {
 		x := exportName{t.Name, kind}
 		// What could not be made anew when it was last tried is not there.
 		was := p.old.targets[t.Name] != nil && p.old.targets[t.Name].exports[kind] != nil
 		is := t.ISCSI != nil
 		same := was && is && o.ISCSI != nil && sameISCSI(o.ISCSI, t.ISCSI)
-		if kind == kindVHost {
+		switch kind {
+		case kindVHost:
 			is = t.VHost != nil
 			same = was && is && o.VHost != nil && sameVHost(o.VHost, t.VHost)
+		case kindVIO:
+			is = t.VIO != nil
+			same = was && is && o.VIO != nil && o.VIO.AIX == t.VIO.AIX && sameVHost(&o.VIO.TargetVHost, &t.VIO.TargetVHost)
 		}
 		if same {
-			if kind == kindVHost {
+			if kind != kindISCSI {
 				p.adjust = append(p.adjust, x)
 			}
 			continue
@@ -191,10 +195,14 @@ func (p *plan) exportInUse(bad *collect, x exportName) {
 		return
 	}
 	switch {
-	case x.kind == kindVHost:
-		if !force(p, "target "+x.target+" changes its vhost-user export: its virtual machine loses its disks: "+enumerate(who)) {
+	case x.kind != kindISCSI:
+		front := "vhost-user"
+		if x.kind == kindVIO {
+			front = "vio"
+		}
+		if !force(p, "target "+x.target+" changes its "+front+" export: its virtual machine loses its disks: "+enumerate(who)) {
 			bad.add(&Error{Code: CodeBusy, Object: "target " + x.target,
-				Message: "its vhost-user export cannot change while a virtual machine is connected (" + enumerate(who) + ")",
+				Message: "its " + front + " export cannot change while a virtual machine is connected (" + enumerate(who) + ")",
 				Hint:    "end it or unplug its device first, or use --force: its device does not answer any more"})
 		}
 	case !force(p, "target "+x.target+" changes its export: its sessions end: "+enumerate(who)):
@@ -206,6 +214,17 @@ func (p *plan) exportInUse(bad *collect, x exportName) {
 
 // sameISCSI: who may log in changes while the export is served.
 func sameISCSI(a, b *config.TargetISCSI) bool { return a.IQN == b.IQN && a.Alias == b.Alias }
+
+// guestsOf are a target's exports to virtual machines.
+func guestsOf(t *config.Target) (out []*config.TargetVHost) {
+	if t.VHost != nil {
+		out = append(out, t.VHost)
+	}
+	if t.VIO != nil {
+		out = append(out, &t.VIO.TargetVHost)
+	}
+	return out
+}
 
 // sameVHost: who may connect changes while the export is served.
 func sameVHost(a, b *config.TargetVHost) bool {
@@ -227,7 +246,10 @@ func (p *plan) sharing(bad *collect) {
 			}
 			// A virtual machine's nexus is there before it connects. Where a mask
 			// could hide the LUN from it, the core has the last word.
-			if x := t.VHost; x != nil && l.Initiators == "" {
+			for _, x := range guestsOf(t) {
+				if l.Initiators != "" {
+					continue
+				}
 				who, id := "the virtual machine at "+x.Socket, strings.ToLower(x.Initiator)
 				if o := guests[id]; id != "" && o != "" {
 					who = o

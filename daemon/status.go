@@ -70,8 +70,11 @@ type LUNStatus struct {
 	Size     int64  `json:"size"` // bytes
 	ReadOnly bool   `json:"readOnly"`
 	// VHostTarget is the virtio target that shows it.
-	VHostTarget int    `json:"vhostTarget,omitempty"`
-	Revision    uint64 `json:"revision"`
+	VHostTarget int `json:"vhostTarget,omitempty"`
+	// VIOID and VIOLUN are where a vio export shows it.
+	VIOID    int    `json:"vioID,omitempty"`
+	VIOLUN   int    `json:"vioLUN,omitempty"`
+	Revision uint64 `json:"revision"`
 }
 
 // TargetStatus is a target.
@@ -79,6 +82,7 @@ type TargetStatus struct {
 	Name   string `json:"name"`
 	IQN    string `json:"iqn,omitempty"`
 	Socket string `json:"socket,omitempty"` // vhost-user
+	VIO    string `json:"vio,omitempty"`    // socket of the vio export
 	Alias  string `json:"alias,omitempty"`
 	// ALUA is the access state of its ports as configured, PortGroup their target
 	// port group identifier.
@@ -92,7 +96,7 @@ type TargetStatus struct {
 
 // ExportStatus is one way to reach a target.
 type ExportStatus struct {
-	Kind   string `json:"kind"` // iscsi, vhost
+	Kind   string `json:"kind"` // iscsi, vhost, vio
 	Target string `json:"target"`
 	// Name is the target port's: the iSCSI name, or a made one.
 	Name string `json:"name"`
@@ -111,11 +115,12 @@ type ExportStatus struct {
 	// the deadline.
 	Stuck int64        `json:"stuck"`
 	VHost *VHostStatus `json:"vhost,omitempty"`
+	VIO   *VIOStatus   `json:"vio,omitempty"`
 }
 
 // Session is one initiator logged in.
 type Session struct {
-	Kind      string `json:"kind"` // iscsi, vhost
+	Kind      string `json:"kind"` // iscsi, vhost, vio
 	Discovery bool   `json:"discovery,omitempty"`
 	Target    string `json:"target"`
 	IQN       string `json:"iqn"`
@@ -123,8 +128,10 @@ type Session struct {
 	Alias     string `json:"alias,omitempty"` // the initiator's
 	ISID      string `json:"isid"`
 	// VHostTarget is the virtio target that a virtual machine sees.
-	VHostTarget int    `json:"vhostTarget,omitempty"`
-	TSIH        uint16 `json:"tsih"`
+	VHostTarget int `json:"vhostTarget,omitempty"`
+	// VIOID is the id that a pSeries guest sees.
+	VIOID int    `json:"vioID,omitempty"`
+	TSIH  uint16 `json:"tsih"`
 	// Params are the negotiated values by their key in RFC 7143 §13.
 	// MaxRecvDataSegmentLength is the target's, …Peer the initiator's.
 	Params      map[string]string `json:"params"`

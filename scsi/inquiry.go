@@ -111,7 +111,14 @@ func runInquiry(t *Task) {
 	b := t.scratch(inquiryLen)
 	switch {
 	case t.unit != nil:
-		standardInquiry(b, &t.unit.conf, t.portConf().Protocol, len(t.unit.paths()) > 1)
+		c := t.portConf()
+		standardInquiry(b, &t.unit.conf, c.Protocol, len(t.unit.paths()) > 1)
+		if c.Vendor != "" {
+			putPadded(b[8:16], c.Vendor)
+		}
+		if c.Product != "" {
+			putPadded(b[16:32], c.Product)
+		}
 	case t.LUN == LUNReportLUNs:
 		noUnitInquiry(b, pdtWLUN)
 	default:

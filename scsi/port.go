@@ -22,6 +22,10 @@ type PortConfig struct {
 	// the same answer for the same LUN and address. Initiators at this port meet no
 	// other number than these.
 	View func(*Mapping) (as uint16, ok bool)
+	// Vendor (8) and Product (16 bytes), ASCII, where set, are what standard INQUIRY
+	// data say of every unit at this port, for initiators that know devices by
+	// them; VPD pages stay as they are.
+	Vendor, Product string
 }
 
 // Port is a SCSI target port: one export of a target.

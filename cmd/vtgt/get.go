@@ -204,11 +204,14 @@ func tableTargets(ctx context.Context, c *api.Client, w io.Writer) error {
 	var rows [][]string
 	for _, t := range ts {
 		name := t.IQN
-		if t.Socket != "" {
+		for _, s := range []string{t.Socket, t.VIO} {
+			if s == "" {
+				continue
+			}
 			if name != "" {
 				name += ","
 			}
-			name += t.Socket
+			name += s
 		}
 		first := []string{t.Name, name, fmt.Sprint(t.Sessions)}
 		if len(t.LUNs) == 0 {
@@ -242,6 +245,16 @@ func tableExports(ctx context.Context, c *api.Client, w io.Writer) error {
 				pid, queues, features = fmt.Sprint(v.PID), fmt.Sprintf("%d/%d", v.Started, v.Queues), strings.Join(v.Features, ",")
 			}
 		}
+		if v := e.VIO; v != nil {
+			inFlight = fmt.Sprint(v.InFlight)
+			if v.Since != nil {
+				pid = fmt.Sprint(v.PID)
+				features = v.Client
+				if v.OS != "" {
+					features = fmt.Sprintf("%s, partition %s (%s), limit %d", v.Client, v.Partition, v.OS, v.RequestLimit)
+				}
+			}
+		}
 		state := e.State
 		if e.Reason != "" {
 			state += ": " + e.Reason
@@ -249,7 +262,7 @@ func tableExports(ctx context.Context, c *api.Client, w io.Writer) error {
 		rows = append(rows, []string{e.Kind, e.Target, e.Name, strings.Join(e.Addresses, ","), fmt.Sprint(e.RelativePort), fmt.Sprint(e.Sessions),
 			pid, queues, features, inFlight, fmt.Sprint(e.Stuck), state})
 	}
-	return columns(w, "KIND TARGET NAME ADDRESSES PORT SESSIONS PID QUEUES FEATURES INFLIGHT STUCK STATE", rows)
+	return columns(w, "KIND TARGET NAME ADDRESSES PORT SESSIONS PID QUEUES GUEST INFLIGHT STUCK STATE", rows)
 }
 
 func tableSessions(ctx context.Context, c *api.Client, w io.Writer) error {
@@ -273,6 +286,9 @@ func tableSessions(ctx context.Context, c *api.Client, w io.Writer) error {
 		}
 		if s.VHostTarget != 0 {
 			target += fmt.Sprintf(" (virtio target %d)", s.VHostTarget)
+		}
+		if s.VIOID != 0 {
+			target += fmt.Sprintf(" (vio id %d)", s.VIOID)
 		}
 		rows = append(rows, []string{target, s.Initiator, strings.Join(from, ","), tsih,
 			s.Params["HeaderDigest"], s.Params["DataDigest"], time.Since(s.Since).Round(time.Second).String(), fmt.Sprint(s.Commands)})

@@ -33,7 +33,7 @@ func (s *sockets) api(path string, vhost []string) net.Listener {
 				return ln
 			}
 			if !slices.Contains(vhost, a.Name) {
-				s.log.Warn("an inherited socket is not used: neither api.socket nor a target's vhost.socket names it", "inherited", a.Name, "api.socket", path)
+				s.log.Warn("an inherited socket is not used: neither api.socket nor a target's vhost.socket or vio.socket names it", "inherited", a.Name, "api.socket", path)
 			}
 		}
 		ln.Close()

@@ -146,10 +146,13 @@ func startProcess(file string, text []byte, log *slog.Logger, wait time.Duration
 	return p, nil
 }
 
-// vhostSockets are the sockets of vhost-user exports.
+// vhostSockets are the sockets of exports to virtual machines.
 func vhostSockets(c *config.Config) (out []string) {
 	for i := range c.Targets {
 		if x := c.Targets[i].VHost; x != nil {
+			out = append(out, x.Socket)
+		}
+		if x := c.Targets[i].VIO; x != nil {
 			out = append(out, x.Socket)
 		}
 	}

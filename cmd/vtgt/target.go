@@ -37,14 +37,27 @@ var vhostKeys = []key{
 	{"vhost-initiator", "initiator", "the `UUID` by which reservations know the virtual machine; made once and kept where it is not given", 's'},
 }
 
+// vioKeys are the keys of a target's vio export.
+var vioKeys = []key{
+	{"vio-socket", "socket", "the `PATH` of the socket that the QEMU device vtgt-vscsi of a pSeries guest connects to", 's'},
+	{"vio-owner", "owner", "the socket's owner, a `USER`; the daemon's own where it is not given", 's'},
+	{"vio-group", "group", "the socket's `GROUP`", 's'},
+	{"vio-mode", "mode", "the socket's `MODE`: 0600, or 0660 with a group, where it is not given", 's'},
+	{"vio-initiator", "initiator", "the `UUID` by which reservations know the guest; made once and kept where it is not given", 's'},
+	{"vio-aix", "aix", "INQUIRY says what AIX knows its virtual disks by", 'b'},
+}
+
 // targetKeys are the keys of a target itself.
 var targetKeys = []key{
 	{"alua", "alua", "the access state of its ports: optimized, non-optimized, standby, unavailable or offline", 's'},
 }
 
 // exports gives what the flags say of a target's exports.
-func exports(iscsi, vhost map[string]any) map[string]any {
+func exports(iscsi, vhost, vio map[string]any) map[string]any {
 	v := map[string]any{}
+	if len(vio) > 0 {
+		v["vio"] = vio
+	}
 	if len(iscsi) > 0 {
 		v["iscsi"] = iscsi
 	}
@@ -63,15 +76,16 @@ func newTargetAdd(g *globals) *cobra.Command {
 		Long:  "Add a target. Disks can be mapped at the same time, from LUN 0 on, or by vtgt lun add." + howTo,
 		Example: `  vtgt target add vm1 --iqn iqn.2026-11.org.example:vm1
   vtgt target add vm1 --iqn iqn.2026-11.org.example:vm1 --disk root1 --disk data
-  vtgt target add vm2 --vhost-socket /run/vtgt/vm2.sock --vhost-group kvm --disk root2`,
+  vtgt target add vm2 --vhost-socket /run/vtgt/vm2.sock --vhost-group kvm --disk root2
+  vtgt target add lpar1 --vio-socket /run/vtgt/lpar1.sock --vio-group kvm --disk root3`,
 		Args: args("target"),
 	}
-	iscsi, vhost := addKeys(cmd.Flags(), exportKeys), addKeys(cmd.Flags(), vhostKeys)
+	iscsi, vhost, vio := addKeys(cmd.Flags(), exportKeys), addKeys(cmd.Flags(), vhostKeys), addKeys(cmd.Flags(), vioKeys)
 	own := addKeys(cmd.Flags(), targetKeys)
 	cmd.Flags().StringArrayVar(&disks, "disk", nil, "map this `DISK`; may be repeated")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		x := vhost()
-		v := exports(iscsi(), x)
+		x, y := vhost(), vio()
+		v := exports(iscsi(), x, y)
 		maps.Copy(v, own())
 		var luns []any
 		for i, d := range disks {
@@ -83,7 +97,7 @@ func newTargetAdd(g *globals) *cobra.Command {
 		if err := f.run(g, cmd, api.EditOp{Action: config.Add, Kind: "target", Name: args[0], Values: v}); err != nil {
 			return err
 		}
-		f.hint(cmd, args[0], x)
+		f.hint(cmd, args[0], x, y)
 		return nil
 	}
 	f.add(cmd, "")
@@ -91,10 +105,18 @@ func newTargetAdd(g *globals) *cobra.Command {
 }
 
 // hint shows how a virtual machine connects, for people.
-func (f *changeFlags) hint(cmd *cobra.Command, target string, vhost map[string]any) {
+func (f *changeFlags) hint(cmd *cobra.Command, target string, vhost, vio map[string]any) {
+	if s, ok := vio["socket"].(string); ok && f.format == "table" && !f.dry {
+		fmt.Fprintf(cmd.OutOrStdout(), "\nqemu-system-ppc64 (make qemu-vio builds the device):\n%s\n", qemuVIO("  ", s))
+	}
 	if s, ok := vhost["socket"].(string); ok && f.format == "table" && !f.dry {
 		fmt.Fprintf(cmd.OutOrStdout(), "\nQEMU:\n%s\n", qemuVHost("  ", target, s, "1G"))
 	}
+}
+
+// qemuVIO is what a pSeries machine's QEMU wants for a vio export.
+func qemuVIO(indent, socket string) string {
+	return indent + "LD_PRELOAD=…/vtgt-vscsi.so qemu-system-ppc64 -M pseries … -device vtgt-vscsi,path=" + socket
 }
 
 // qemuVHost is the part of QEMU's command line that connects to a vhost-user export. The
@@ -106,7 +128,7 @@ func qemuVHost(indent, id, socket, memory string) string {
 
 func newTargetSet(g *globals) *cobra.Command {
 	var f changeFlags
-	var noISCSI, noVHost bool
+	var noISCSI, noVHost, noVIO bool
 	cmd := &cobra.Command{
 		Use:   "set NAME",
 		Short: "Change how a target is exported, or its access state",
@@ -123,19 +145,22 @@ when vtgt says that it is done; initiators are told and look for another path.` 
   vtgt target set vm1 --vhost-socket /run/vtgt/vm1.sock --vhost-owner libvirt-qemu`,
 		Args: args("target"),
 	}
-	iscsi, vhost := addKeys(cmd.Flags(), exportKeys), addKeys(cmd.Flags(), vhostKeys)
+	iscsi, vhost, vio := addKeys(cmd.Flags(), exportKeys), addKeys(cmd.Flags(), vhostKeys), addKeys(cmd.Flags(), vioKeys)
 	own := addKeys(cmd.Flags(), targetKeys)
 	cmd.Flags().BoolVar(&noISCSI, "no-iscsi", false, "export it by iSCSI no longer")
 	cmd.Flags().BoolVar(&noVHost, "no-vhost", false, "export it by vhost-user no longer")
+	cmd.Flags().BoolVar(&noVIO, "no-vio", false, "export it to a pSeries guest no longer")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		e, x := iscsi(), vhost()
-		v := exports(e, x)
+		e, x, y := iscsi(), vhost(), vio()
+		v := exports(e, x, y)
 		maps.Copy(v, own())
 		switch {
 		case noISCSI && len(e) > 0:
 			return usagef("--no-iscsi takes the whole export away: leave the other flags out (--iqn, --alias)")
 		case noVHost && len(x) > 0:
 			return usagef("--no-vhost takes the whole export away: leave the other flags out (--vhost-…)")
+		case noVIO && len(y) > 0:
+			return usagef("--no-vio takes the whole export away: leave the other flags out (--vio-…)")
 		}
 		if noISCSI {
 			v["iscsi"] = nil
@@ -143,13 +168,16 @@ when vtgt says that it is done; initiators are told and look for another path.` 
 		if noVHost {
 			v["vhost"] = nil
 		}
+		if noVIO {
+			v["vio"] = nil
+		}
 		if len(v) == 0 {
-			return usagef("nothing is to be changed: add --iqn, --alias, --alua, --vhost-socket (or another --vhost-…), --no-iscsi or --no-vhost")
+			return usagef("nothing is to be changed: add --iqn, --alias, --alua, --vhost-socket (or another --vhost-…), --vio-socket (or another --vio-…), --no-iscsi, --no-vhost or --no-vio")
 		}
 		if err := f.run(g, cmd, api.EditOp{Action: config.Modify, Kind: "target", Name: args[0], Values: v}); err != nil {
 			return err
 		}
-		f.hint(cmd, args[0], x)
+		f.hint(cmd, args[0], x, y)
 		return nil
 	}
 	f.add(cmd, "end the sessions of its initiators")
@@ -180,7 +208,7 @@ func lunNumber(s string) (uint16, error) {
 
 func newLUNAdd(g *globals) *cobra.Command {
 	var f changeFlags
-	var lun, vt int
+	var lun, vt, id, vl int
 	var ro bool
 	cmd := &cobra.Command{
 		Use:   "add TARGET DISK",
@@ -195,8 +223,8 @@ needs a rescan (iscsiadm -m session --rescan). Virtual machines see it at once.`
 			if ro {
 				o.Values["readOnly"] = true
 			}
-			if cmd.Flags().Changed("vhost-target") {
-				o.Values["address"] = vhostAddress(vt)
+			if a := lunAddress(cmd, vt, id, vl); a != nil {
+				o.Values["address"] = a
 			}
 			if cmd.Flags().Changed("lun") {
 				n, err := lunNumber(strconv.Itoa(lun))
@@ -221,16 +249,31 @@ needs a rescan (iscsiadm -m session --rescan). Virtual machines see it at once.`
 	}
 	cmd.Flags().IntVar(&lun, "lun", 0, "the `NUMBER`; the first that is free where it is not given")
 	cmd.Flags().BoolVar(&ro, "read-only", false, "nobody may write by this LUN")
-	cmd.Flags().IntVar(&vt, "vhost-target", 0, vhostTargetUsage)
+	addressFlags(cmd, &vt, &id, &vl)
 	f.add(cmd, "")
 	return cmd
 }
 
-const vhostTargetUsage = "the virtio target, a `NUMBER` from 0 to 253, at which a virtual machine sees it"
+// addressFlags are where ring exports show a LUN.
+func addressFlags(cmd *cobra.Command, vt, id, lun *int) {
+	cmd.Flags().IntVar(vt, "vhost-target", 0, "the virtio target, a `NUMBER` from 0 to 253, at which a virtual machine sees it")
+	cmd.Flags().IntVar(id, "vio-id", 0, "the id, a `NUMBER` from 0 to 63, at which a pSeries guest sees it; LUN/32 where neither it nor --vio-lun is given")
+	cmd.Flags().IntVar(lun, "vio-lun", 0, "and the LUN there, a `NUMBER` from 0 to 31; LUN%32")
+}
 
-// vhostAddress is a LUN's key address.
-func vhostAddress(target int) map[string]any {
-	return map[string]any{"vhost": map[string]any{"target": target}}
+// lunAddress is a LUN's key address, nil where no flag says anything.
+func lunAddress(cmd *cobra.Command, vt, id, lun int) map[string]any {
+	m := map[string]any{}
+	if cmd.Flags().Changed("vhost-target") {
+		m["vhost"] = map[string]any{"target": vt}
+	}
+	if cmd.Flags().Changed("vio-id") || cmd.Flags().Changed("vio-lun") {
+		m["vio"] = map[string]any{"id": id, "lun": lun}
+	}
+	if len(m) == 0 {
+		return nil
+	}
+	return m
 }
 
 // freeLUN is the first number that a target does not use.
@@ -273,19 +316,19 @@ func newLUNSet(g *globals) *cobra.Command {
 		{"read-only", "readOnly", "nobody may write by this LUN", 'b'},
 		{"disk", "disk", "the `DISK`", 's'},
 	})
-	var vt int
-	cmd.Flags().IntVar(&vt, "vhost-target", 0, vhostTargetUsage)
+	var vt, id, vl int
+	addressFlags(cmd, &vt, &id, &vl)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		n, err := lunNumber(args[1])
 		if err != nil {
 			return err
 		}
 		v := values()
-		if cmd.Flags().Changed("vhost-target") {
-			v["address"] = vhostAddress(vt)
+		if a := lunAddress(cmd, vt, id, vl); a != nil {
+			v["address"] = a
 		}
 		if len(v) == 0 {
-			return usagef("nothing is to be changed: add --read-only, --disk or --vhost-target")
+			return usagef("nothing is to be changed: add --read-only, --disk, --vhost-target or --vio-id and --vio-lun")
 		}
 		return f.run(g, cmd, api.EditOp{Action: config.Modify, Kind: "lun", Name: args[0], LUN: n, Values: v})
 	}

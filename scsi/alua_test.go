@@ -36,6 +36,7 @@ func twoPaths(t *testing.T, c UnitConfig, st *rigStore) (r *rig, a, b *rigNexus,
 	}
 	b = &rigNexus{r: r, nx: nx, ln: ln, l: l, lun: EncodeLUN(7)}
 	b.expect("06 29/00", "00 00 00 00 00 00", nil, 0)
+	a.expect("06 3f/03", "00 00 00 00 00 00", nil, 0)
 	return r, a, b, other
 }
 
@@ -86,6 +87,7 @@ func TestReportPortGroups(t *testing.T) {
 	}
 	<-gone
 	a.expect("06 2a/06", "a3 0a 00 00 0000 00000200 00 00", nil, 512)
+	a.expect("06 3f/03", "a3 0a 00 00 0000 00000200 00 00", nil, 512)
 	want(a, "a3 0a 00 00 0000 00000200 00 00", "0000000c"+one)
 
 	// A group of many ports is told as far as the field goes.

@@ -35,3 +35,22 @@ func (p *Port) shows(e *Mapping) bool {
 	_, ok := p.conf.View(e)
 	return ok
 }
+
+// pathsChanged tells the nexuses of e's unit that MULTIP and VPD page 88h are not what
+// they were (SPC-4 §6.6.1), if ports of the target show it. tg.mu is held.
+func (tg *Target) pathsChanged(e *Mapping) {
+	if slices.ContainsFunc(tg.ports, func(p *Port) bool { return p.shows(e) }) {
+		e.Unit.raiseUA(ASCInquiryDataHasChanged, nil)
+	}
+}
+
+// portChanged is pathsChanged for the units that p shows, a port that has come or gone.
+// tg.mu is held.
+func (tg *Target) portChanged(p *Port) {
+	m := tg.lunMap.Load()
+	for i := range m.list {
+		if p.shows(&m.list[i]) {
+			m.list[i].Unit.raiseUA(ASCInquiryDataHasChanged, nil)
+		}
+	}
+}

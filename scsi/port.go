@@ -121,6 +121,7 @@ func (p *Port) Close(deadline time.Duration, done func(stuck int)) {
 	for i, o := range tg.ports {
 		if o == p {
 			tg.ports = append(tg.ports[:i:i], tg.ports[i+1:]...)
+			tg.portChanged(p)
 			break
 		}
 	}

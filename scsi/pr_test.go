@@ -153,6 +153,7 @@ func TestPRFullStatus(t *testing.T) {
 	srp := r.attach(r.tg.NewPort(PortConfig{RelID: 0x1234, Protocol: 4}), "srp")
 	srp.nx.fe = rigFE{t, "\x04\x00\x00\x00\x00\x00\x00\x00" + "0123456789abcdef"}
 	srp.expect("06 29/00", "00 00 00 00 00 00", nil, 0)
+	a.expect("06 3f/03", "00 00 00 00 00 00", nil, 0)
 	a.out("good", 0, 0, prList(0, 0x1122334455667788, 0))
 	srp.out("good", 0, 0, prList(0, 0x99, 0))
 	a.out("good", 1, 5, prList(0x1122334455667788, 0, 0))

@@ -49,6 +49,7 @@ func (tg *Target) NewPort(c PortConfig) *Port {
 	p := &Port{conf: c, target: tg, nexuses: make(map[*Nexus]struct{})}
 	tg.mu.Lock()
 	tg.ports = append(tg.ports, p)
+	tg.portChanged(p)
 	tg.mu.Unlock()
 	return p
 }

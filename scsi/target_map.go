@@ -58,6 +58,7 @@ func (tg *Target) Map(lun uint16, u *Unit, o MapOptions) error {
 	u.groups[tg] = groupAccess{state: tg.access}
 	u.mu.Unlock()
 	tg.setMapLocked(m.with(e), u)
+	tg.pathsChanged(&e)
 	return nil
 }
 
@@ -230,6 +231,7 @@ func (tg *Target) removeUnit(u *Unit, deadline time.Duration, j *joint) bool {
 	delete(u.groups, tg)
 	u.mu.Unlock()
 	tg.setMapLocked(m.without(i), u)
+	tg.pathsChanged(&m.list[i])
 	tg.mu.Unlock()
 
 	j.add(1)

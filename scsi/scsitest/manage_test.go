@@ -360,7 +360,7 @@ func TestUnmap(t *testing.T) {
 	h.a.Events()
 	s := h.a.Start(scsi.Simple, read(1), nil, 512)
 	o := h.a.Start(scsi.Ordered, read(2), nil, 512)
-	b := h.b.Start(scsi.Simple, read(3), nil, 512)
+	h.b.Start(scsi.Simple, read(3), nil, 512)
 	h.st.Wait(t, 1)
 	h.Wait("Unmap", func(done func(int)) {
 		if err := h.tg.Unmap(0, 0, done); err != nil {
@@ -373,6 +373,11 @@ func TestUnmap(t *testing.T) {
 			t.Fatalf("%v %x %v", e.Status, k, a)
 		}
 	}
+	// There is a way less to the unit. What waits for its turn hears of it.
+	if k, a := SenseOf(h.b.Ended()); k != scsi.UnitAttention || a != scsi.ASCInquiryDataHasChanged {
+		t.Fatalf("%x %v", k, a)
+	}
+	b := h.b.Start(scsi.Simple, read(3), nil, 512)
 	goAll(h.st.Wait(t, 1))
 	h.b.want(b)
 	if e := h.a.Do(read(1), nil, 512); e.Status != scsi.StatusCheckCondition {

@@ -365,6 +365,7 @@ func TestSharing(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A nexus that closes holds the unit until its last write has left.
+	y.ClearUA() // of a map that has come and gone
 	w := y.Start(scsi.Simple, write(1), block(1), 0)
 	h.st.Wait(t, 1)
 	h.st.SetDeaf(true)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/vtgt/vtgt/internal/tools/peer"
 )
@@ -34,7 +35,7 @@ func makeDisks(dir string, chosen []layout, workers int) ([]peer.Disk, error) {
 		for w := range workers {
 			d := l.disk
 			d.Name = diskName(l, w)
-			d.Path = filepath.Join(dir, d.Name+".img")
+			d.Path = imagePath(dir, l, w)
 			f, err := os.OpenFile(d.Path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 			if err != nil {
 				return nil, err
@@ -53,3 +54,24 @@ func makeDisks(dir string, chosen []layout, workers int) ([]peer.Disk, error) {
 }
 
 func diskName(l layout, worker int) string { return fmt.Sprintf("%c%d", l.name[0]+'a'-'A', worker) }
+
+func imagePath(dir string, l layout, worker int) string {
+	return filepath.Join(dir, diskName(l, worker)+".img")
+}
+
+// blank makes an image as empty as when it was made. The target goes on serving it.
+// Without that a test finds what those before it have left, and which those are
+// differs from run to run: MultipathIO.CompareAndWrite zeroes 256 blocks and then
+// expects zeros in 257.
+func blank(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	const punchHole, keepSize = 0x02, 0x01 // linux/falloc.h
+	if err := syscall.Fallocate(int(f.Fd()), punchHole|keepSize, 0, size); err != nil {
+		return fmt.Errorf("%s: cannot be emptied: %w", path, err)
+	}
+	return nil
+}

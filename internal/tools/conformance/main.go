@@ -136,6 +136,9 @@ func runAll(ctx context.Context, program string, o options, h *host, rep *report
 			defer wg.Done()
 			for j := range jobs {
 				srv, err := h.server()
+				if err == nil {
+					err = blank(imagePath(h.dir, j.l, w))
+				}
 				if err != nil {
 					mu.Lock()
 					if first == nil {

@@ -68,12 +68,12 @@ func (s AccessState) verdict() uint32 {
 }
 
 // refuses is the additional sense code with which a state whose bits are in v refuses
-// c, 0 where it does not (SPC-4 §5.15.2.4).
-func refuses(c *command, v uint32) ASC {
+// commands with flags, 0 where it does not (SPC-4 §5.15.2.4).
+func refuses(flags cmdFlags, v uint32) ASC {
 	switch {
-	case c.flags&cmdAnyAccess != 0:
+	case flags&cmdAnyAccess != 0:
 	case v&verdictStandby != 0:
-		if c.flags&cmdStandby == 0 {
+		if flags&cmdStandby == 0 {
 			return ascPortInStandby
 		}
 	case v&verdictUnavailable != 0:

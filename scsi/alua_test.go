@@ -124,6 +124,13 @@ func TestAccessStates(t *testing.T) {
 		for _, n := range []*rigNexus{a, b} {
 			n.expect("06 2a/06", "00 00 00 00 00 00", nil, 0)
 		}
+		// REQUEST SENSE says what TEST UNIT READY does.
+		sense := "70 00 00 00000000 0a 00000000 0000 00 000000"
+		if s.refusal != "" {
+			sense = "70 00 02 00000000 0a 00000000 04" + s.refusal[6:] + " 00 000000"
+		}
+		wantBytes(t, s.state.String(), b.expect("good", "03 00 00 00 12 00", nil, 18).in(), unhex(t, sense))
+		wantBytes(t, "the other path", a.expect("good", "03 00 00 00 12 00", nil, 18).in(), unhex(t, "70 00 00 00000000 0a 00000000 0000 00 000000"))
 		seen := 0
 		for _, row := range d.rows {
 			cdb := make([]byte, len(row.usage))

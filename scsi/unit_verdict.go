@@ -77,7 +77,7 @@ func (nu *nexusUnit) judge(t *Task, v uint32) bool {
 		return true
 	}
 	if v&verdictAccess != 0 {
-		if asc := refuses(c, v); asc != 0 {
+		if asc := refuses(c.flags, v); asc != 0 {
 			t.check(Sense{Key: NotReady, ASC: asc})
 			return false
 		}

@@ -19,6 +19,7 @@ type Kernel struct {
 	// Image is the uncompressed vmlinux, which QEMU boots through its PVH note
 	// in half the time of the bzImage.
 	Image   string
+	BzImage string // as boot loaders take it
 	Release string
 	byName  map[string]string // module name to file
 	builtin map[string]bool
@@ -36,8 +37,8 @@ func (c *Cache) Kernel() (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &Kernel{Release: strings.TrimPrefix(m, "linux-image-"), Image: filepath.Join(root, "vmlinux"), byName: map[string]string{}, builtin: map[string]bool{}}
-	if err := c.unpackImage(k, filepath.Join(root, "boot", "vmlinuz-"+k.Release)); err != nil {
+	k := &Kernel{Release: strings.TrimPrefix(m, "linux-image-"), Image: filepath.Join(root, "vmlinux"), BzImage: filepath.Join(root, "boot", "vmlinuz-"+m[len("linux-image-"):]), byName: map[string]string{}, builtin: map[string]bool{}}
+	if err := c.unpackImage(k, k.BzImage); err != nil {
 		return nil, err
 	}
 	modules := filepath.Join(root, "lib", "modules", k.Release)

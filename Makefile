@@ -79,6 +79,7 @@ test: ## everything once: lint, unit, clients, race, fuzz, conformance, benchmar
 	$(MAKE) bench-once
 	$(MAKE) conformance
 	$(MAKE) test-guest
+	$(MAKE) test-vio
 	$(MAKE) demo
 	$(MAKE) bench BENCHFLAGS=-quick
 	@echo 'make test: all parts passed'
@@ -148,8 +149,11 @@ bench: build ## vtgt beside tgtd: 4 KiB and 1 MiB, depth 1 and 32; BENCHFLAGS='-
 qemu-vio: ## QEMU's device for pSeries guests, for the qemu-system-ppc64 that is installed: .cache/qemu-vio/VERSION/vtgt-vscsi.so
 	@sh ibmvio/qemu/build.sh .cache/qemu-vio
 
-test-vio: need-go qemu-vio ## that device in a pseries machine (TCG): everything that a client and a server may do (10 s)
-	VTGT_VIO=1 $(gotest) -count=1 -timeout $(testlimit) ./ibmvio/...
+test-vio: need-go qemu-vio ## pSeries guests (TCG): the device with all that a client and a server may do; Linux's ibmvscsi and SLOF against vtgt (1 to 2 min)
+	@$(call need,qemu-system-ppc64,qemu-system-ppc)
+	@$(call need,mkfs.ext4,e2fsprogs)
+	VTGT_VIO=1 $(gotest) -count=1 -p 1 -timeout $(testlimit) ./ibmvio/...
+	VTGT_VIO=1 $(gotest) -count=1 -v -timeout $(testlimit) -run TestVIO ./internal/guest/guesttest
 
 install: build ## the binary, completions, man pages and systemd units below DESTDIR/PREFIX; /etc/vtgt/vtgt.yaml if there is none
 	install -D -m 0755 bin/vtgt '$(DESTDIR)$(PREFIX)/bin/vtgt'

@@ -13,7 +13,10 @@ import (
 // apt asks Debian's package tools, with the system's index or, where lists is not
 // empty, with one in that folder, which needs no root. Sources and keys are the
 // system's.
-type apt struct{ lists string }
+type apt struct {
+	lists string
+	more  []string // options
+}
 
 // listsAge is how old an index of our own may be.
 const listsAge = 12 * time.Hour
@@ -28,6 +31,9 @@ var (
 func (a apt) args(arg ...string) []string {
 	if os.Geteuid() == 0 {
 		arg = append(arg, "-o", "APT::Sandbox::User=root") // _apt may not write our folders
+	}
+	for _, o := range a.more {
+		arg = append(arg, "-o", o)
 	}
 	if a.lists != "" {
 		arg = append(arg, "-o", "Dir::State::lists="+a.lists, "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=")

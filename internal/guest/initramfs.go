@@ -46,7 +46,7 @@ const moduleDir = "/lib/modules/"
 // Build makes the raw newc archive, with init, in folder dir and returns its path.
 // One archive serves any number of guests.
 func (im *Image) Build(dir string) (string, error) {
-	initBinary, err := buildInit(dir)
+	initBinary, err := buildInit(dir, im.Kernel.arch)
 	if err != nil {
 		return "", err
 	}
@@ -150,20 +150,22 @@ func (b Binary) libraries(host string) ([]library, error) {
 
 // buildInit compiles the init program, once for each version of its sources (the
 // build cache of go sees to that).
-func buildInit(dir string) (string, error) {
+func buildInit(dir, arch string) (string, error) {
 	out := filepath.Join(dir, "init")
-	if err := GoBuild(out, "github.com/vtgt/vtgt/internal/guest/init"); err != nil {
+	if err := goBuild(out, "github.com/vtgt/vtgt/internal/guest/init", arch); err != nil {
 		return "", err
 	}
 	return out, nil
 }
 
 // GoBuild compiles the command pkg into the static program out.
-func GoBuild(out, pkg string) error {
+func GoBuild(out, pkg string) error { return goBuild(out, pkg, "amd64") }
+
+func goBuild(out, pkg, arch string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), toolTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, pkg)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS=linux", "GOARCH=amd64")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS=linux", "GOARCH="+arch)
 	cmd.WaitDelay = 30 * time.Second
 	if b, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("guest: go build %s: %w: %s", pkg, err, b)
@@ -172,4 +174,6 @@ func GoBuild(out, pkg string) error {
 }
 
 // errNoQEMU says what is missing.
-var errNoQEMU = errors.New("guest: qemu-system-x86_64 is not installed: run make deps")
+func errNoQEMU(name string) error {
+	return errors.New("guest: " + name + " is not installed: run make deps")
+}

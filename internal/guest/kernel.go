@@ -21,11 +21,15 @@ type Kernel struct {
 	Image   string
 	BzImage string // as boot loaders take it
 	Release string
+	arch    string            // GOARCH
 	byName  map[string]string // module name to file
 	builtin map[string]bool
 }
 
-var kernelName = regexp.MustCompile(`linux-image-[0-9][^ ,_]*-amd64`)
+var (
+	kernelName    = regexp.MustCompile(`linux-image-[0-9][^ ,_]*-amd64`)
+	ppcKernelName = regexp.MustCompile(`linux-image-[0-9][^ ,_]*-powerpc64le`)
+)
 
 // Kernel unpacks Debian's present amd64 kernel.
 func (c *Cache) Kernel() (*Kernel, error) {
@@ -37,25 +41,29 @@ func (c *Cache) Kernel() (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &Kernel{Release: strings.TrimPrefix(m, "linux-image-"), Image: filepath.Join(root, "vmlinux"), BzImage: filepath.Join(root, "boot", "vmlinuz-"+m[len("linux-image-"):]), byName: map[string]string{}, builtin: map[string]bool{}}
+	k := &Kernel{Release: strings.TrimPrefix(m, "linux-image-"), Image: filepath.Join(root, "vmlinux"), BzImage: filepath.Join(root, "boot", "vmlinuz-"+m[len("linux-image-"):]), arch: "amd64"}
 	if err := c.unpackImage(k, k.BzImage); err != nil {
 		return nil, err
 	}
-	modules := filepath.Join(root, "lib", "modules", k.Release)
+	return k, k.scan(filepath.Join(root, "lib", "modules", k.Release))
+}
+
+// scan finds the modules.
+func (k *Kernel) scan(modules string) error {
+	k.byName, k.builtin = map[string]string{}, map[string]bool{}
 	b, err := os.ReadFile(filepath.Join(modules, "modules.builtin"))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, l := range strings.Fields(string(b)) {
 		k.builtin[moduleName(filepath.Base(l))] = true
 	}
-	err = filepath.WalkDir(modules, func(p string, d os.DirEntry, err error) error {
+	return filepath.WalkDir(modules, func(p string, d os.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(p, ".ko") {
 			k.byName[moduleName(filepath.Base(p))] = p
 		}
 		return err
 	})
-	return k, err
 }
 
 // kernelPackage is the package that linux-image-amd64 stands for.

@@ -67,9 +67,13 @@ type VM struct {
 func Boot(o Options) (*VM, error) {
 	qemu := o.QEMU
 	if len(qemu) == 0 {
-		path, err := exec.LookPath("qemu-system-x86_64")
+		name := "qemu-system-x86_64"
+		if o.pseries() {
+			name = "qemu-system-ppc64"
+		}
+		path, err := exec.LookPath(name)
 		if err != nil {
-			return nil, errNoQEMU
+			return nil, errNoQEMU(name)
 		}
 		qemu = []string{path}
 	}
@@ -124,6 +128,9 @@ func orDefault[T int | time.Duration](v, d T) T {
 // agentFD is the descriptor of the agent's line in QEMU: the first of ExtraFiles.
 const agentFD = 3
 
+// pseries tells whether the guest is a pSeries machine.
+func (o *Options) pseries() bool { return o.Image != nil && o.Image.Kernel.arch == ppc64 }
+
 // arguments is QEMU's command line.
 func (o *Options) arguments(initramfs string, life time.Duration) []string {
 	accel := os.Getenv("VTGT_GUEST_ACCEL")
@@ -139,15 +146,21 @@ func (o *Options) arguments(initramfs string, life time.Duration) []string {
 	if o.MemFile != "" {
 		backend = "memory-backend-file,mem-path=" + o.MemFile
 	}
-	args := []string{"-accel", accel, "-cpu", "max", "-smp", strconv.Itoa(orDefault(o.CPUs, 1)), "-nodefaults", "-display", "none", "-no-reboot",
-		"-m", strconv.Itoa(mem) + "M", "-object", fmt.Sprintf("%s,id=m,size=%dM,share=on", backend, mem), "-numa", "node,memdev=m",
-		"-serial", console, "-chardev", fmt.Sprintf("socket,id=agent,fd=%d", agentFD), "-serial", "chardev:agent"}
+	tty, machine := "ttyS0", []string{"-cpu", "max"}
+	if o.pseries() {
+		tty, machine = "hvc0", o.pseriesArguments()
+	} else {
+		machine = append(machine, "-object", fmt.Sprintf("%s,id=m,size=%dM,share=on", backend, mem), "-numa", "node,memdev=m")
+	}
+	args := append(machine, "-accel", accel, "-smp", strconv.Itoa(orDefault(o.CPUs, 1)), "-nodefaults", "-display", "none", "-no-reboot",
+		"-m", strconv.Itoa(mem)+"M",
+		"-serial", console, "-chardev", fmt.Sprintf("socket,id=agent,fd=%d", agentFD), "-serial", "chardev:agent")
 	if o.Image != nil {
 		args = append(args, "-kernel", o.Image.Kernel.Image, "-initrd", initramfs,
 			// TCG keeps code by its virtual address: where that is random, every program
 			// is translated anew, 110 ms instead of 55 on a busy machine. The end of life
 			// is ten seconds after the host's own limit, which says more.
-			"-append", fmt.Sprintf("console=ttyS0 quiet panic=-1 no_timer_check mitigations=off norandmaps net.ifnames=0 %s=%d", agent.LifeParam, int(life.Seconds())+10))
+			"-append", fmt.Sprintf("console=%s quiet panic=-1 no_timer_check mitigations=off norandmaps net.ifnames=0 %s=%d", tty, agent.LifeParam, int(life.Seconds())+10))
 	}
 	if o.Net {
 		dev := "user,id=n0"

@@ -19,7 +19,8 @@ const (
 	Fill     Op = "fill"     // write the pattern Seed to Path at Off, Len bytes in pieces of Size
 	Check    Op = "check"    // read it back and compare
 	Direct   Op = "direct"   // read Size bytes of Path past the page cache
-	Reset    Op = "reset"    // SG_SCSI_RESET of the device Path, without escalation
+	SGIO     Op = "sgio"     // send the CDB Data to the device Path by SG_IO, with room for Size bytes, Seconds at most: Out, and Exit is the SCSI status
+	Reset    Op = "reset"    // SG_SCSI_RESET of the device Path, without escalation; Size 3: of its host
 	Log      Op = "log"      // the kernel's log
 	Shell    Op = "shell"    // run Args on the console's terminal to its end, without a bound
 	Work     Op = "work"     // start Jobs verifying writers on Path (see Worked)

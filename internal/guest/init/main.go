@@ -15,8 +15,9 @@ import (
 	"github.com/vtgt/vtgt/internal/guest/agent"
 )
 
-// port is the serial line of the agent: the machine's second one.
-const port = "/dev/ttyS1"
+// ports are where the agent's serial line is: the machine's second one, of a PC or of a
+// pSeries machine, where its number is that of its place on the bus.
+func ports() []string { return []string{"/dev/hvc1", "/dev/ttyS1"} }
 
 func main() {
 	if len(os.Args) > 2 && os.Args[1] == "nosync" {
@@ -41,7 +42,14 @@ func run() error {
 		fmt.Println("init:", err)
 	}
 	network()
-	f, err := os.OpenFile(port, os.O_RDWR|syscall.O_NOCTTY, 0)
+	var f *os.File
+	var err error
+	var port string
+	for _, port = range ports() {
+		if f, err = os.OpenFile(port, os.O_RDWR|syscall.O_NOCTTY, 0); err == nil {
+			break
+		}
+	}
 	if err != nil {
 		return err
 	}

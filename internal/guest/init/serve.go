@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/u-root/u-root/pkg/kmodule"
 	"golang.org/x/sys/unix"
@@ -77,7 +78,9 @@ func (sv *server) serve(q *agent.Request) *agent.Response {
 	case agent.Direct:
 		err = direct(q.Path, q.Size)
 	case agent.Reset:
-		err = deviceReset(q.Path)
+		err = deviceReset(q.Path, q.Size)
+	case agent.SGIO:
+		r.Out, r.Exit, err = passThrough(q.Path, q.Data, q.Size, time.Duration(max(q.Seconds, 1))*time.Second)
 	case agent.Wait:
 		r.Exit, err = sv.wait(q)
 	case agent.Log:

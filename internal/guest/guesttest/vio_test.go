@@ -1,0 +1,258 @@
+package guesttest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vtgt/vtgt/internal/guest"
+	"github.com/vtgt/vtgt/internal/guest/agent"
+)
+
+// vioConfig has LUNs 0 and 1 at id 0, and another at id 1.
+const vioConfig = `disks:
+  - {name: root, store: "file:DIR/root.img", create: true, size: 64MiB, thin: true}
+  - {name: data, store: "file:DIR/data.img", create: true, size: 64MiB, cache: writethrough}
+  - {name: far, store: "file:DIR/far.img", create: true, size: 8MiB}
+targets:
+  - {name: lpar, luns: [{lun: 0, disk: root}, {lun: 1, disk: data}, {lun: 32, disk: far}], vio: {socket: "DIR/vio.sock"}}
+`
+
+// lpar is a pSeries guest with a client of IBM's virtual SCSI.
+type lpar struct {
+	*testing.T
+	h *host
+	*guest.VM
+}
+
+// vioModules are what ibmvscsi needs; their soft dependencies nobody loads.
+func vioModules() []string {
+	return []string{"crct10dif_generic", "crc_t10dif", "crc64_rocksoft_generic", "crc64_rocksoft", "t10_pi",
+		"scsi_transport_srp", "sd_mod", "sg", "crc32c_generic", "ext4"}
+}
+
+// vioQEMU is the command that runs QEMU with the device.
+func vioQEMU(t *testing.T) []string {
+	t.Helper()
+	if os.Getenv("VTGT_VIO") == "" {
+		t.Skip("boots a pSeries guest: VTGT_VIO=1, or make test-vio")
+	}
+	root, err := guest.ModuleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, _ := filepath.Glob(filepath.Join(root, ".cache/qemu-vio/*/vtgt-vscsi.so"))
+	if len(all) == 0 {
+		t.Fatal("there is no vtgt-vscsi.so below .cache/qemu-vio: run make qemu-vio")
+	}
+	return []string{"env", "LD_PRELOAD=" + all[len(all)-1], "qemu-system-ppc64"}
+}
+
+// newLPAR boots a guest at the sockets of h's exports, with the client loaded.
+func newLPAR(t *testing.T, qemu []string, h *host, sockets ...string) *lpar {
+	t.Helper()
+	cache, err := guest.DefaultCache()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernel, err := cache.KernelPPC64()
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := []string{}
+	for _, s := range sockets {
+		args = append(args, "-device", "vtgt-vscsi,path="+s)
+	}
+	begin := time.Now()
+	vm, err := guest.Boot(guest.Options{Dir: t.TempDir(), QEMU: qemu, MemMB: 512, Life: 30 * time.Minute, Args: args,
+		Image: &guest.Image{Kernel: kernel, Boot: vioModules(), Modules: []string{"ibmvscsi"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the agent answers after %v", time.Since(begin).Round(time.Second))
+	t.Cleanup(vm.Kill)
+	l := &lpar{T: t, h: h, VM: vm}
+	// Of 64 ids on 4 channels the scan takes a minute.
+	l.ok(vm.Insmod(kernel, "max_channel=0 max_id=2", "ibmvscsi"))
+	return l
+}
+
+func (l *lpar) ok(err error) {
+	l.Helper()
+	if err != nil {
+		l.Fatalf("%v\n%s\n%s", err, l.Console(), l.h.text())
+	}
+}
+
+// disk waits for the device at an address, and names it.
+func (l *lpar) disk(address string) string {
+	l.Helper()
+	p, err := l.Await("/sys/bus/scsi/devices/"+address+"/block/*", patience)
+	l.ok(err)
+	dev := "/dev/" + filepath.Base(p)
+	_, err = l.Await(dev, patience)
+	l.ok(err)
+	return dev
+}
+
+// sgio sends a CDB.
+func (l *lpar) sgio(dev string, n int, seconds int, cdb ...byte) ([]byte, int, error) {
+	r, err := l.Do(agent.Request{Op: agent.SGIO, Path: dev, Data: cdb, Size: n, Seconds: seconds}, patience)
+	if err != nil {
+		return nil, 0, err
+	}
+	return r.Out, r.Exit, nil
+}
+
+func TestVIOGuest(t *testing.T) {
+	qemu := vioQEMU(t)
+	h := newHost(t)
+	h.write(h.config(vioConfig))
+	h.start()
+	// A file system for the guest, made here.
+	if out, err := exec.Command("mkfs.ext4", "-q", filepath.Join(h.dir, "root.img")).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.ext4: %v: %s", err, out)
+	}
+	l := newLPAR(t, qemu, h, filepath.Join(h.dir, "vio.sock"))
+	root, data, far := l.disk("0:0:0:0"), l.disk("0:0:0:1"), l.disk("0:0:1:0")
+	vendor, err := l.Read("/sys/bus/scsi/devices/0:0:0:0/vendor")
+	l.ok(err)
+	model, err := l.Read("/sys/bus/scsi/devices/0:0:1:0/model")
+	l.ok(err)
+	if strings.TrimSpace(vendor) != "VTGT" || strings.TrimSpace(model) != "VIRTUAL DISK" {
+		t.Errorf("INQUIRY says %q, %q", vendor, model)
+	}
+	if out := h.vtgt("get", "exports"); !strings.Contains(out, "logged in") || !strings.Contains(out, "Linux") {
+		t.Errorf("get exports: %s", out)
+	}
+	for _, c := range []struct {
+		name string
+		f    func(*lpar)
+	}{
+		{"transfers", func(l *lpar) { l.transfers(data) }},
+		{"ext4", func(l *lpar) { l.ext4(root) }},
+		{"resets", func(l *lpar) { l.resets(data, far) }},
+		{"bind", (*lpar).bind},
+		{"restart", (*lpar).restart},
+		{"stopped", (*lpar).stopped},
+	} {
+		if !t.Run(c.name, func(t *testing.T) { c.f(&lpar{t, h, l.VM}) }) {
+			t.FailNow()
+		}
+	}
+	if s := l.Console(); strings.Contains(s, "I/O error") {
+		t.Errorf("the guest has seen I/O errors:\n%s", s)
+	}
+	l.ok(l.Poweroff())
+}
+
+// transfers writes and reads in one piece each, 512 B to 4 MiB, past the page cache.
+func (l *lpar) transfers(dev string) {
+	l.ok(l.Put("/sys/block/"+filepath.Base(dev)+"/queue/max_sectors_kb", "4096"))
+	for i, n := range []int{512, 4096, 65536, 128 << 10, 640 << 10, 704 << 10, 1 << 20, 4 << 20} {
+		q := agent.Request{Op: agent.Fill, Path: dev, Off: int64(i) * 4 << 20, Len: int64(n), Size: n, Seed: uint64(n), Direct: true, Sync: true}
+		_, err := l.Do(q, patience)
+		l.ok(err)
+		q.Op = agent.Check
+		_, err = l.Do(q, patience)
+		l.ok(err)
+	}
+	sg, err := l.Read("/sys/block/" + filepath.Base(dev) + "/queue/max_hw_sectors_kb")
+	l.ok(err)
+	l.T.Log("max_hw_sectors_kb", strings.TrimSpace(sg))
+}
+
+func (l *lpar) ext4(dev string) {
+	l.ok(l.Mount(dev, "/mnt", "ext4", ""))
+	q := agent.Request{Op: agent.Fill, Path: "/mnt/f", Len: 16 << 20, Size: 256 << 10, Seed: 5, Create: true, Sync: true}
+	_, err := l.Do(q, patience)
+	l.ok(err)
+	l.ok(l.Umount("/mnt"))
+	l.ok(l.Mount(dev, "/mnt", "ext4", ""))
+	q.Op, q.Create = agent.Check, false
+	_, err = l.Do(q, patience)
+	l.ok(err)
+	l.ok(l.Umount("/mnt"))
+}
+
+// resets has the client reset a logical unit, and then its host.
+func (l *lpar) resets(dev, other string) {
+	for level, dev := range map[int]string{0: dev, 3: other} {
+		_, err := l.Do(agent.Request{Op: agent.Reset, Path: dev, Size: level}, patience)
+		l.ok(err)
+		l.ok(l.ReadDirect(dev, 4096))
+	}
+}
+
+// bind takes the driver away from the adapter and gives it back, as rmmod and insmod do.
+func (l *lpar) bind() {
+	const driver = "/sys/bus/vio/drivers/ibmvscsi/"
+	p, err := l.Await(driver+"7*", patience)
+	l.ok(err)
+	unit := filepath.Base(p)
+	l.ok(l.Put(driver+"unbind", unit))
+	if out := l.h.vtgt("get", "exports"); !strings.Contains(out, "no client") {
+		l.Errorf("get exports: %s", out)
+	}
+	l.ok(l.Put(driver+"bind", unit))
+	l.ok(l.ReadDirect(l.disk("*:0:1:0"), 4096))
+}
+
+// restart kills vtgt with I/O under way, pass-through commands among it.
+func (l *lpar) restart() {
+	dev := l.disk("*:0:0:1")
+	const jobs, slot, area = 8, 8192, 32 << 20
+	l.ok(l.Work(agent.Request{Path: dev, Jobs: jobs, Size: slot, Len: area, Seed: 77}))
+	for range 3 {
+		first, err := l.Worked(false, patience)
+		l.ok(err)
+		pid, err := l.SpawnDo(agent.Request{Op: agent.SGIO, Path: dev, Data: []byte{0x28, 0, 0, 1, 0, 0, 0, 8, 0, 0}, Size: 1 << 20, Seconds: 300})
+		l.ok(err)
+		l.h.kill()
+		// While nobody is there.
+		late, err := l.SpawnDo(agent.Request{Op: agent.SGIO, Path: dev, Data: []byte{0x12, 0, 0, 0, 36, 0}, Size: 36, Seconds: 300})
+		l.ok(err)
+		l.h.start()
+		poll(l.T, "the guest writes on", func() error {
+			p, err := l.Worked(false, patience)
+			l.ok(err)
+			if len(p.Errors) > 0 || p.Running != jobs {
+				l.Fatalf("the guest sees %+v\n%s", p, l.Console())
+			}
+			if p.Writes < first.Writes+50 {
+				return fmt.Errorf("%d writes, it had %d", p.Writes, first.Writes)
+			}
+			return nil
+		})
+		l.ok(l.Wait(pid, patience))
+		l.ok(l.Wait(late, patience))
+	}
+	p, err := l.Worked(true, patience)
+	l.ok(err)
+	if len(p.Errors) > 0 {
+		l.Fatalf("the guest sees %+v", p)
+	}
+	l.Logf("%d writes, %d reads, %d syncs, the longest %d ms", p.Writes, p.Reads, p.Syncs, p.Longest)
+}
+
+// stopped stops the server for a while: the guest lives on, and its I/O goes on then.
+func (l *lpar) stopped() {
+	dev := l.disk("*:0:0:1")
+	l.ok(l.h.cmd.Process.Signal(syscall.SIGSTOP))
+	pid, err := l.SpawnDo(agent.Request{Op: agent.Direct, Path: dev, Size: 4096})
+	l.ok(err)
+	for range 10 {
+		if _, err := l.Read("/proc/uptime"); err != nil {
+			l.Errorf("a stopped server stops the guest: %v", err)
+			break
+		}
+		time.Sleep(300 * time.Millisecond)
+	}
+	l.ok(l.h.cmd.Process.Signal(syscall.SIGCONT))
+	l.ok(l.Wait(pid, patience))
+}

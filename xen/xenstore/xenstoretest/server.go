@@ -45,6 +45,7 @@ type client struct {
 
 // tx is a transaction: a copy of the nodes, and what was looked at.
 type tx struct {
+	base  map[string]node // when it began
 	nodes map[string]node
 	seen  map[string]uint64 // generation, 0: was not there
 	wrote []string
@@ -331,7 +332,7 @@ func (s *Server) serve(c *client, h wire.Header, body []byte) (ans []byte, code 
 	}
 	if t != nil && path != "T" && path != "F" {
 		if _, seen := t.seen[path]; !seen {
-			t.seen[path] = t.nodes[path].gen // as it was when the transaction began; 0: not there
+			t.seen[path] = t.base[path].gen // as it was when the transaction began; 0: not there
 		}
 	}
 	n, there := m[path]
@@ -366,7 +367,7 @@ func (s *Server) serve(c *client, h wire.Header, body []byte) (ans []byte, code 
 		return wire.Strings(l...), ""
 	case wire.TransactionStart:
 		s.txs++
-		c.txs[s.txs] = &tx{nodes: maps.Clone(s.nodes), seen: map[string]uint64{}}
+		c.txs[s.txs] = &tx{base: maps.Clone(s.nodes), nodes: maps.Clone(s.nodes), seen: map[string]uint64{}}
 		return wire.Strings(strconv.Itoa(int(s.txs))), ""
 	case wire.TransactionEnd:
 		if t == nil {

@@ -1,0 +1,405 @@
+package xen
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vtgt/vtgt/internal/sys"
+	"github.com/vtgt/vtgt/scsi"
+	"github.com/vtgt/vtgt/xen/gnttab"
+	"github.com/vtgt/vtgt/xen/journal"
+	"github.com/vtgt/vtgt/xen/vscsiif"
+	"github.com/vtgt/vtgt/xen/xenstore"
+)
+
+// retryTime is the time between two attempts to take a connected ring over: as long as
+// the process before us lives, its event channel cannot be bound.
+const retryTime = 200 * time.Millisecond
+
+// device is a device's nodes while somebody serves them. One goroutine, run, looks at
+// both ends' states whenever something has changed, and does what they ask for: it
+// never relies on having seen every change.
+type device struct {
+	h      *Host
+	e      *Export
+	id     devID
+	be, fe string // paths
+	wake   chan struct{}
+	quit   chan struct{}
+	once   sync.Once
+	ended  chan struct{}
+	luns   atomic.Pointer[lunMap]
+
+	// run's.
+	ident journal.Identity
+	file  *os.File
+	mem   []byte
+	jr    *journal.Journal
+	seen  bool // the front end was there
+	again bool // try again in a while
+
+	mu     sync.Mutex // what Status reads
+	bs, fs State
+	ring   *ring
+	err    error // of the last step
+	failed error // of the ring
+}
+
+func newDevice(h *Host, e *Export, id devID) (*device, error) {
+	d := &device{h: h, e: e, id: id, be: fmt.Sprintf("%s/%d/%d", h.base, id.domain, id.device),
+		wake: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{})}
+	d.luns.Store(&lunMap{})
+	var err error
+	if d.fe, err = h.conf.Store.Read(d.be + "/frontend"); err != nil {
+		return nil, err
+	}
+	who, err := h.conf.Store.Read(d.be + "/frontend-id")
+	if err != nil {
+		return nil, err
+	}
+	if who != strconv.FormatUint(uint64(id.domain), 10) {
+		return nil, fmt.Errorf("frontend-id is %q", who)
+	}
+	return d, nil
+}
+
+func (d *device) token() string { return fmt.Sprintf("%d/%d", d.id.domain, d.id.device) }
+
+// kick has run look again. Any goroutine.
+func (d *device) kick() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// end has run return.
+func (d *device) end() { d.once.Do(func() { close(d.quit) }) }
+
+func (d *device) run() {
+	defer d.h.gone(d)
+	if err := d.h.conf.Store.Watch(d.fe, d.token()); err == nil {
+		defer func() { _ = d.h.conf.Store.Unwatch(d.fe, d.token()) }()
+	}
+	defer d.disconnect(false)
+	d.kick()
+	var retry <-chan time.Time
+	for {
+		select {
+		case <-d.quit:
+			return
+		case <-d.wake:
+		case <-retry:
+		}
+		retry = nil
+		d.again = false
+		over, err := d.step()
+		d.note(err)
+		if over {
+			return
+		}
+		if d.again {
+			retry = time.After(retryTime)
+		}
+	}
+}
+
+// note keeps and tells what went wrong, once as long as it stays the same.
+func (d *device) note(err error) {
+	d.mu.Lock()
+	was := d.err
+	d.err = err
+	d.mu.Unlock()
+	if err != nil && (was == nil || was.Error() != err.Error()) {
+		d.h.conf.Log.Warn("xen: a device cannot be served", "export", d.e.conf.Name, "domain", d.id.domain, "device", d.id.device, "err", err)
+	}
+}
+
+func (d *device) setState(s State) error {
+	return d.h.conf.Store.Write(d.be+"/state", strconv.Itoa(int(s)))
+}
+
+// step does what the states ask for. over: the device is no more.
+func (d *device) step() (over bool, err error) {
+	bs, err := d.h.state(d.be + "/state")
+	if err != nil {
+		return false, err
+	}
+	front, err := d.h.state(d.fe + "/state")
+	if err != nil {
+		return false, err
+	}
+	d.mu.Lock()
+	d.bs, d.fs = bs, front
+	d.mu.Unlock()
+	switch {
+	case bs == Unknown: // the nodes were removed, or are being made
+		if _, err := d.h.conf.Store.Read(d.be + "/frontend"); !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+		d.disconnect(true)
+		return true, nil
+	case front == Unknown && d.seen:
+		return d.lost()
+	case front == Unknown:
+		return false, nil
+	}
+	d.seen = true
+	switch bs {
+	case Initialising:
+		return false, d.init()
+	case InitWait:
+		if front == Initialised {
+			return false, d.connect(true)
+		}
+	case Closed:
+		if front == Initialising && d.online() { // the domain boots again, or loads its driver again
+			return false, d.init()
+		}
+		// Else the toolstack removes the nodes.
+	case Closing:
+		if front == Closed {
+			d.disconnect(true)
+			return false, d.close(Closed)
+		}
+	case Connected, Reconfiguring, Reconfigured:
+		return false, d.connected(bs, front)
+	}
+	return false, nil
+}
+
+// online tells whether the toolstack wants the device to stay.
+func (d *device) online() bool {
+	v, err := d.h.conf.Store.Read(d.be + "/online")
+	return err == nil && v == "1"
+}
+
+// lost is the end of the front end's nodes. Those of a domain that is dead are ours to
+// remove: nobody else knows of them.
+func (d *device) lost() (over bool, err error) {
+	d.disconnect(true)
+	alive, err := d.h.conf.Store.Introduced(d.id.domain)
+	if err != nil || alive {
+		return false, err
+	}
+	err = d.h.conf.Store.Update(func(tx *xenstore.Tx) error {
+		if err := tx.Remove(d.be); err != nil {
+			return err
+		}
+		up := filepath.Dir(d.be)
+		if l, err := tx.List(up); err != nil || len(l) > 0 {
+			return err
+		}
+		return tx.Remove(up)
+	})
+	d.again = err != nil
+	return err == nil, err
+}
+
+// init offers the device.
+func (d *device) init() error {
+	return d.h.conf.Store.Update(func(tx *xenstore.Tx) error {
+		if err := tx.Write(d.be+"/feature-sg-grant", strconv.Itoa(maxSegments)); err != nil {
+			return err
+		}
+		if _, err := d.syncNodes(tx); err != nil {
+			return err
+		}
+		return tx.Write(d.be+"/state", strconv.Itoa(int(InitWait)))
+	})
+}
+
+// close writes the end. Only the front end's own leave, or the toolstack's wish, leads
+// here: a front end takes it for the loss of the disk.
+func (d *device) close(s State) error { return d.setState(s) }
+
+// connected is what there is to do while the device is, or was, connected.
+func (d *device) connected(bs, front State) error {
+	switch front {
+	case Closing:
+		d.disconnect(true)
+		return d.close(Closing)
+	case Closed:
+		d.disconnect(true)
+		return d.close(Closed)
+	}
+	if d.ring == nil {
+		if front == Initialising {
+			return nil
+		}
+		if err := d.connect(false); err != nil {
+			return err
+		}
+	}
+	switch {
+	case front == Initialised:
+		// It has not seen us connected yet, or has built a new ring (resume).
+		if id, err := d.identity(); err != nil || id == d.ident {
+			return err
+		}
+		d.disconnect(true)
+		return d.connect(true)
+	case front == Reconfiguring && bs == Reconfiguring:
+		return d.h.conf.Store.Update(func(tx *xenstore.Tx) error {
+			if err := d.applyNodes(tx, false); err != nil {
+				return err
+			}
+			return tx.Write(d.be+"/state", strconv.Itoa(int(Reconfigured)))
+		})
+	case front == Connected && bs != Reconfiguring:
+		return d.settle(bs)
+	}
+	return nil
+}
+
+// identity reads what the front end says of its ring.
+func (d *device) identity() (id journal.Identity, err error) {
+	id = journal.Identity{Domain: d.id.domain, Device: d.id.device, Boot: d.h.conf.Boot}
+	for name, p := range map[string]*uint32{"ring-ref": &id.RingRef, "event-channel": &id.Port} {
+		v, err := d.h.conf.Store.Read(d.fe + "/" + name)
+		if err != nil {
+			return id, err
+		}
+		n, err := strconv.ParseUint(v, 10, 32)
+		if err != nil {
+			return id, fmt.Errorf("the front end's %s is %q", name, v)
+		}
+		*p = uint32(n)
+	}
+	return id, nil
+}
+
+// connect serves the front end's ring: a new one, or one that a process before us has
+// served.
+func (d *device) connect(fresh bool) (err error) {
+	if d.ident, err = d.identity(); err != nil {
+		return err
+	}
+	if err := d.openJournal(); err != nil {
+		return err
+	}
+	// The binding is what nobody else has at the same time: it comes first.
+	c := ringConfig{Loop: d.h.conf.Group.Pick(), Port: d.e.port, Domain: d.id.domain, Grants: d.h.conf.Grants, Page: new(gnttab.View),
+		LUNs: &d.luns, MapFrom: d.h.conf.MapFrom, Events: func(scsi.Event) { d.kick() }, Failed: d.fail}
+	d.again = !fresh // the process before us may live still
+	if c.Channel, err = d.h.conf.Channels.Bind(d.id.domain, d.ident.Port); err != nil {
+		return err
+	}
+	if err := c.Grants.Map(c.Page, d.id.domain, []uint32{d.ident.RingRef}, true); err != nil {
+		return errors.Join(err, c.Channel.Close())
+	}
+	if err := d.start(&c, fresh); err != nil {
+		return errors.Join(err, c.Channel.Close(), c.Grants.Unmap(c.Page), c.Page.Free())
+	}
+	d.again = false
+	if !fresh {
+		return nil
+	}
+	return d.setState(Connected)
+}
+
+func (d *device) start(c *ringConfig, fresh bool) (err error) {
+	var cons, prod uint32
+	if !fresh {
+		var req uint32
+		if req, prod, err = vscsiif.Indices(c.Page.B); err != nil {
+			return err
+		}
+		rsp := prod
+		d.jr, cons, prod, c.Lost, err = journal.Open(d.mem, d.ident, rsp)
+		if errors.Is(err, journal.ErrOther) && req == rsp {
+			// Nobody waits for an answer: nothing can have been taken.
+			cons, prod = rsp, rsp
+			d.jr, err = journal.New(d.mem, d.ident, rsp)
+		}
+		if err != nil {
+			return fmt.Errorf("a connected device cannot be taken over, %w: shut the domain down and start it again", err)
+		}
+	} else if d.jr, err = journal.New(d.mem, d.ident, 0); err != nil {
+		return err
+	}
+	c.Journal = d.jr
+	if c.Ring, err = vscsiif.NewRing(c.Page.B, cons, prod); err != nil {
+		return err
+	}
+	if err := d.h.conf.Store.Update(func(tx *xenstore.Tx) error { return d.applyNodes(tx, fresh) }); err != nil {
+		return err
+	}
+	var r *ring
+	if !c.Loop.Do(func() { r, err = newRing(*c) }) {
+		return ErrClosed
+	}
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	d.ring = r
+	d.mu.Unlock()
+	return nil
+}
+
+// fail is the ring's: it serves no more. On its loop.
+func (d *device) fail(err error) {
+	d.mu.Lock()
+	d.failed = err
+	d.mu.Unlock()
+	d.h.conf.Log.Warn("xen: a ring is served no more", "export", d.e.conf.Name, "domain", d.id.domain, "device", d.id.device, "why", err)
+}
+
+// openJournal maps the device's journal.
+func (d *device) openJournal() error {
+	if d.mem != nil {
+		return nil
+	}
+	p := filepath.Join(d.h.conf.Dir, fmt.Sprintf("xen-%s-%d-%d", d.h.conf.Type, d.id.domain, d.id.device))
+	f, err := os.OpenFile(p, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("the journal of a ring: %w", err)
+	}
+	if err := f.Truncate(journal.Size); err == nil {
+		d.mem, err = sys.MapShared(int(f.Fd()), 0, journal.Size)
+	}
+	if d.mem == nil {
+		return errors.Join(fmt.Errorf("the journal of a ring, %s, cannot be mapped", p), f.Close())
+	}
+	d.file = f
+	return nil
+}
+
+// disconnect stops the ring when what was taken is answered. forget: for good; else the
+// next process goes on with it.
+func (d *device) disconnect(forget bool) {
+	d.mu.Lock()
+	r := d.ring
+	d.mu.Unlock()
+	if r != nil {
+		ch := make(chan int, 1)
+		if r.Loop.Do(func() { r.stop(d.e.conf.Deadline, func(n int) { ch <- n }) }) {
+			if n := <-ch; n > 0 {
+				d.h.conf.Log.Warn("xen: requests are still with the store", "export", d.e.conf.Name, "domain", d.id.domain, "stuck", n)
+			}
+		}
+		d.mu.Lock()
+		d.ring, d.failed = nil, nil
+		d.mu.Unlock()
+		if forget {
+			d.jr.Forget()
+		}
+	}
+	if d.mem == nil {
+		return
+	}
+	if forget {
+		_ = os.Remove(d.file.Name())
+	}
+	_ = sys.Unmap(d.mem)
+	_ = d.file.Close()
+	d.mem, d.file, d.jr = nil, nil, nil
+}

@@ -12,13 +12,13 @@ func runCompareAndWrite(t *Task) {
 	}
 	bs := t.blockLen()
 	if n > maxCompareAndWrite(bs) {
-		t.check(InvalidCDBField(13, -1))
+		t.check(InvalidCDBField(13, 7))
 		return
 	}
 	size := int64(n) * bs
 	if !t.exactData(2 * size) {
 		// NUMBER OF LOGICAL BLOCKS has one byte: 256 blocks look like none.
-		t.check(InvalidCDBField(13, -1))
+		t.check(InvalidCDBField(13, 7))
 		return
 	}
 	t.Want = 2 * size

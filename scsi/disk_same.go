@@ -17,9 +17,9 @@ func runWriteSame(t *Task) {
 	if n > maxWriteSame(bs) {
 		// "exceeds the MAXIMUM WRITE SAME LENGTH field" (SBC-3 §5.42).
 		if t.CDB[0] == opWriteSame10 {
-			t.check(InvalidCDBField(7, -1))
+			t.check(InvalidCDBField(7, 7))
 		} else {
-			t.check(InvalidCDBField(10, -1))
+			t.check(InvalidCDBField(10, 7))
 		}
 		return
 	}

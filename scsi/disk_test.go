@@ -324,9 +324,9 @@ func TestWriteSameLimit(t *testing.T) {
 	r := newRig(t, goldenConf(), st)
 	st.fail = func(*backing.Op) error { return syscall.EIO }
 	n := r.nexus()
-	n.expect("05 24/00 cdb 10", "93 01 0000000000000000 00200001 00 00", nil, 0)
-	n.expect("05 24/00 cdb 10", "93 01 0000000000000000 00000000 00 00", nil, 0)
-	n.expect("05 24/00 cdb 7", "41 00 00000000 00 0000 00", fill(512, 0), 0)
+	n.expect("05 24/00 cdb 10.7", "93 01 0000000000000000 00200001 00 00", nil, 0)
+	n.expect("05 24/00 cdb 10.7", "93 01 0000000000000000 00000000 00 00", nil, 0)
+	n.expect("05 24/00 cdb 7.7", "41 00 00000000 00 0000 00", fill(512, 0), 0)
 	st.bad = nil
 }
 
@@ -385,7 +385,7 @@ func TestUnmap(t *testing.T) {
 			t.Fatal("other medium")
 		}
 		many := make([]uint64, 2*257)
-		unmap("05 26/00 param 2", list(many...))
+		unmap("05 26/00 param 2.7", list(many...))
 		unmap("good", list(many[:2*256]...))
 		r.st.refuse = map[backing.Kind]bool{backing.Discard: true}
 		unmap("good", list(700, 1))
@@ -402,7 +402,7 @@ func TestUnmap(t *testing.T) {
 	r := newRig(t, goldenConf(), st)
 	n := r.nexus()
 	b := unhex(t, "0016 0010 00000000 0000000000000000 00100001 00000000")
-	n.expect("05 26/00 param 16", "42 00 00000000 00 0018 00", b, 0)
+	n.expect("05 26/00 param 16.7", "42 00 00000000 00 0018 00", b, 0)
 }
 
 func TestCompareAndWrite(t *testing.T) {
@@ -425,15 +425,15 @@ func TestCompareAndWrite(t *testing.T) {
 			t.Fatal("not written back")
 		}
 		n.expect("good", "89 00 0000000000000001 00000000 00 00", nil, 0)
-		n.expect("05 24/00 cdb 13", "89 00 0000000000000001 00000001 00 00", fill(2048, 0), 0)
-		n.expect("05 24/00 cdb 13", "89 00 0000000000000001 00000003 00 00", fill(2048, 0), 0)
-		n.expect("05 24/00 cdb 13", "89 00 0000000000000001 00000000 00 00", fill(2048, 0), 0)
+		n.expect("05 24/00 cdb 13.7", "89 00 0000000000000001 00000001 00 00", fill(2048, 0), 0)
+		n.expect("05 24/00 cdb 13.7", "89 00 0000000000000001 00000003 00 00", fill(2048, 0), 0)
+		n.expect("05 24/00 cdb 13.7", "89 00 0000000000000001 00000000 00 00", fill(2048, 0), 0)
 	})
 	c := goldenConf()
 	c.BlockSize = 4096
 	r := newRig(t, c, newRigStore(2<<20))
 	n := r.nexus()
-	n.expect("05 24/00 cdb 13", "89 00 0000000000000001 00000041 00 00", fill(2*65*4096, 0), 0)
+	n.expect("05 24/00 cdb 13.7", "89 00 0000000000000001 00000041 00 00", fill(2*65*4096, 0), 0)
 	n.expect("good", "89 00 0000000000000001 00000040 00 00", fill(2*64*4096, 0), 0)
 }
 

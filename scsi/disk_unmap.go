@@ -40,7 +40,7 @@ func runUnmap(t *Task) {
 	}
 	count := descs / unmapDescLen // a descriptor in part is ignored
 	if count > maxUnmapDescs {
-		t.check(InvalidParamField(2, -1))
+		t.check(InvalidParamField(2, 7))
 		return
 	}
 	if count == 0 {
@@ -62,7 +62,7 @@ func runUnmap(t *Task) {
 		}
 		total += blocks // at most maxUnmapDescs times 2^32
 		if total > maxUnmapBlocks {
-			t.check(InvalidParamField(unmapHeaderLen+i*unmapDescLen+8, -1))
+			t.check(InvalidParamField(unmapHeaderLen+i*unmapDescLen+8, 7))
 			return
 		}
 	}

@@ -260,7 +260,7 @@ func (lu *laneUnit) noCommand(t *Task) {
 	case !lu.unit.server.hasOp(op):
 		t.check(Sense{Key: IllegalRequest, ASC: ASCInvalidCommandOpCode})
 	case op == 0x7f:
-		t.check(InvalidCDBField(8, -1))
+		t.check(InvalidCDBField(8, 7))
 	default:
 		t.check(InvalidCDBField(1, 4))
 	}

@@ -169,7 +169,7 @@ func (p *prTable) register(r *prRequest, me int) prResult {
 	}
 	for _, id := range r.others {
 		if p.find(id) >= 0 {
-			return prCheck(InvalidParamField(prTransportAt, -1))
+			return prCheck(InvalidParamField(prTransportAt, 7))
 		}
 		if n.find(id) < 0 {
 			n.regs = append(n.regs, registrant{id, r.saKey})
@@ -273,7 +273,7 @@ func (p *prTable) preempt(r *prRequest, me int) prResult {
 		match = func(registrant) bool { return true }
 	case p.typ == NoReservation, p.typ.all():
 	case r.saKey == 0:
-		return prCheck(InvalidParamField(prSAKeyAt, -1))
+		return prCheck(InvalidParamField(prSAKeyAt, 7))
 	default:
 		replace = r.saKey == p.holderKey()
 	}
@@ -317,11 +317,11 @@ func (p *prTable) move(r *prRequest, me int) prResult {
 	case p.typ.all(), !p.holds(me):
 		return prConflict
 	case r.saKey == 0:
-		return prCheck(InvalidParamField(prSAKeyAt, -1))
+		return prCheck(InvalidParamField(prSAKeyAt, 7))
 	case r.dest.transport == r.from.transport, r.dest.transport == "":
-		return prCheck(InvalidParamField(prTransportAt, -1))
+		return prCheck(InvalidParamField(prTransportAt, 7))
 	case !r.destPort:
-		return prCheck(InvalidParamField(prMovePortAt, -1))
+		return prCheck(InvalidParamField(prMovePortAt, 7))
 	}
 	n := p.clone()
 	n.generation++
@@ -347,9 +347,9 @@ func (p *prTable) replaceLost(r *prRequest) prResult {
 	case !r.lost:
 		return prCheck(Sense{Key: IllegalRequest, ASC: ascInvalidRelease})
 	case r.key != 0:
-		return prCheck(InvalidParamField(prKeyAt, -1))
+		return prCheck(InvalidParamField(prKeyAt, 7))
 	case r.saKey == 0:
-		return prCheck(InvalidParamField(prSAKeyAt, -1))
+		return prCheck(InvalidParamField(prSAKeyAt, 7))
 	case r.allTGPT:
 		return prCheck(InvalidParamField(prFlagsAt, prAllTGPT))
 	}

@@ -129,7 +129,7 @@ func (t *Task) prDecode(b []byte) (r prRequest, bad *Sense) {
 		}
 		id, rest, ok := cutTransportID(b[prTransportAt : prTransportAt+n])
 		if !ok || len(rest) != 0 {
-			return fail(InvalidParamField(20, -1))
+			return fail(InvalidParamField(20, 7))
 		}
 		r.dest.port = binary.BigEndian.Uint16(b[prMovePortAt:])
 		if dest := t.unit.port(r.dest.port); dest != nil {
@@ -137,7 +137,7 @@ func (t *Task) prDecode(b []byte) (r prRequest, bad *Sense) {
 			ids := dest.named(id)
 			if len(ids) > 1 {
 				// Several ports of one iSCSI node: which one?
-				return fail(InvalidParamField(prTransportAt, -1))
+				return fail(InvalidParamField(prTransportAt, 7))
 			}
 			if len(ids) == 1 {
 				r.dest = ids[0]
@@ -178,12 +178,12 @@ func (t *Task) prDecode(b []byte) (r prRequest, bad *Sense) {
 	for at := prTransports; at < prTransports+n; {
 		id, rest, ok := cutTransportID(b[at : prTransports+n])
 		if !ok {
-			return fail(InvalidParamField(prTransportAt, -1))
+			return fail(InvalidParamField(prTransportAt, 7))
 		}
 		for _, p := range ports {
 			ids := p.named(id)
 			if len(ids) == 0 {
-				return fail(InvalidParamField(at, -1))
+				return fail(InvalidParamField(at, 7))
 			}
 			r.others = append(r.others, ids...)
 		}

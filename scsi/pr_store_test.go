@@ -125,8 +125,8 @@ func TestPRLost(t *testing.T) {
 		b.expect(want, cdb, nil, 512)
 	}
 	b.out(lost, 0, 0, prList(0, 1, 0))
-	b.out("05 26/00 param 0", 8, 1, prList(1, 1, 0))
-	b.out("05 26/00 param 8", 8, 1, prList(0, 0, 0))
+	b.out("05 26/00 param 0.7", 8, 1, prList(1, 1, 0))
+	b.out("05 26/00 param 8.7", 8, 1, prList(0, 0, 0))
 	b.out("05 26/00 param 20.2", 8, 1, prList(0, 1, 4))
 	b.out("05 26/00 param 20.3", 8, 1, prList(0, 1, 8))
 	b.out("05 24/00 cdb 2.3", 8, 2, prList(0, 1, 0))

@@ -332,7 +332,7 @@ func TestPRPreempt(t *testing.T) {
 		start()
 		d.out("good", 6, 0, prList(0, 2, 0))
 		b.out("good", 1, 5, prList(2, 0, 0))
-		a.out("05 26/00 param 8", sa, 1, prList(1, 0, 0))
+		a.out("05 26/00 param 8.7", sa, 1, prList(1, 0, 0))
 		a.out("05 24/00 cdb 2.7", sa, 0x11, prList(1, 2, 0))
 		a.out("05 24/00 cdb 2.3", sa, 0x02, prList(1, 2, 0))
 		a.out("good", sa, 3, prList(1, 2, 0))
@@ -430,7 +430,7 @@ func TestPRSpecIPT(t *testing.T) {
 	a.out("05 1a/00", 0, 0, whole[:len(whole)-1])
 	cut := bytes.Clone(whole)
 	cut[27] -= 4
-	a.out("05 26/00 param 24", 0, 0, cut)
+	a.out("05 26/00 param 24.7", 0, 0, cut)
 	for _, bad := range []string{
 		"\x00" + strings.Repeat("\x01", 23),                             // Fibre Channel at an iSCSI port
 		"\xc5\x00\x00\x14" + strings.Repeat("x", 20),                    // format
@@ -438,7 +438,7 @@ func TestPRSpecIPT(t *testing.T) {
 		"\x45\x00\x00\x14" + "iqn.x" + "\x00" + strings.Repeat("x", 14), // no ISID
 		"\x05\x00\x00\x14" + strings.Repeat("\x00", 20),                 // no name
 	} {
-		a.out("05 26/00 param 28", 0, 0, prList(0, 5, 8, bad))
+		a.out("05 26/00 param 28.7", 0, 0, prList(0, 5, 8, bad))
 	}
 	a.keys(0)
 	// In another spelling: the same port.
@@ -451,7 +451,7 @@ func TestPRSpecIPT(t *testing.T) {
 	a.out(conflicts, 0, 0, prList(0, 6, 8, iqn(4)))
 	// One of the list is registered: none of it is.
 	d := r.nexus()
-	d.out("05 26/00 param 24", 0, 0, prList(0, 7, 8, iqn(9), iqn(1)))
+	d.out("05 26/00 param 24.7", 0, 0, prList(0, 7, 8, iqn(9), iqn(1)))
 	d.keys(2, 5, 5, 6)
 	// A node's name means its ports that are there.
 	r.attach(r.p, "iqn.j,i,0x000000000001")
@@ -551,12 +551,12 @@ func TestPRMove(t *testing.T) {
 	a.out("05 24/00 cdb 1.4", 7, 0, prMove(1, 2, 0, rel, iqn(2))) // no reservation
 	a.out("good", 1, 3, prList(1, 0, 0))
 	a.out(conflicts, 7, 0, prMove(2, 2, 0, rel, iqn(2)))
-	a.out("05 26/00 param 8", 7, 0, prMove(1, 0, 0, rel, iqn(2)))
-	a.out("05 26/00 param 24", 7, 0, prMove(1, 2, 0, rel, iqn(1))) // oneself
-	a.out("05 26/00 param 24", 7, 0, prMove(1, 2, 0, 99, iqn(1)))
-	a.out("05 26/00 param 18", 7, 0, prMove(1, 2, 0, 98, iqn(2))) // no such port
-	a.out("05 26/00 param 20", 7, 0, prMove(1, 2, 0, rel, ""))
-	a.out("05 26/00 param 20", 7, 0, prMove(1, 2, 0, rel, iqn(2)+"abcd"))
+	a.out("05 26/00 param 8.7", 7, 0, prMove(1, 0, 0, rel, iqn(2)))
+	a.out("05 26/00 param 24.7", 7, 0, prMove(1, 2, 0, rel, iqn(1))) // oneself
+	a.out("05 26/00 param 24.7", 7, 0, prMove(1, 2, 0, 99, iqn(1)))
+	a.out("05 26/00 param 18.7", 7, 0, prMove(1, 2, 0, 98, iqn(2))) // no such port
+	a.out("05 26/00 param 20.7", 7, 0, prMove(1, 2, 0, rel, ""))
+	a.out("05 26/00 param 20.7", 7, 0, prMove(1, 2, 0, rel, iqn(2)+"abcd"))
 	a.out("05 1a/00", 7, 0, prMove(1, 2, 0, rel, iqn(2))[:50])
 	a.out("good", 7, 0xff, prMove(1, 2, 0, rel, iqn(2)))
 	a.keys(2, 1, 2)

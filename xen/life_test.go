@@ -474,3 +474,37 @@ func TestParse(t *testing.T) {
 		}
 	}
 }
+
+// TestResume has a domain that was suspended build a new ring under the same number.
+func TestResume(t *testing.T) {
+	w := newWorld(t)
+	w.attach()
+	d := w.boot()
+	w.disks(d, "0:0:0:0")
+	w.states("4", "4")
+	old := d.f
+	f := newFront(t, w.dom, &w.hub)
+	d.mu.Lock()
+	d.f, d.state = f, Initialised
+	clear(d.disks)
+	d.mu.Unlock()
+	w.ok(d.c.Update(func(tx *xenstore.Tx) error {
+		for k, v := range map[string]string{"ring-ref": fmt.Sprint(f.ref), "event-channel": fmt.Sprint(f.port.Num), "state": "3"} {
+			if err := tx.Write(fePath+"/"+k, v); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	w.disks(d, "0:0:0:0")
+	w.states("4", "4")
+	if old.port.Bound() || !f.port.Bound() {
+		t.Error("the old ring is served still, or the new one is not")
+	}
+	if n := w.dom.Maps(); n != 1 {
+		t.Errorf("%d pages are mapped", n)
+	}
+	ready(t, f)
+	old.close()
+	d.off()
+}

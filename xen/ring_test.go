@@ -340,7 +340,12 @@ func TestDeath(t *testing.T) {
 				a.ch = make(chan struct{})
 				b.f.send(a)
 				tempotest.Wait(t, "the ABORT taken", func() bool {
-					return b.hasTMF()
+					select {
+					case <-a.ch: // what it was about has ended before
+						return true
+					default:
+						return b.hasTMF()
+					}
 				})
 				defer func() { tempotest.Recv(t, a.ch, "the answer of ABORT") }()
 			}

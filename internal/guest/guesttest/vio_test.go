@@ -1,6 +1,8 @@
 package guesttest
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vtgt/vtgt/api"
 	"github.com/vtgt/vtgt/internal/guest"
 	"github.com/vtgt/vtgt/internal/guest/agent"
 )
@@ -21,6 +24,13 @@ const vioConfig = `disks:
   - {name: far, store: "file:DIR/far.img", create: true, size: 8MiB}
 targets:
   - {name: lpar, luns: [{lun: 0, disk: root}, {lun: 1, disk: data}, {lun: 32, disk: far}], vio: {socket: "DIR/vio.sock"}}
+`
+
+// vioHoldConfig is of a vtgt whose store holds.
+const vioHoldConfig = `disks:
+  - {name: slow, store: "file:DIR/slow.img", create: true, size: 16MiB}
+targets:
+  - {name: slow, luns: [{lun: 0, disk: slow}], vio: {socket: "DIR/vio.sock"}}
 `
 
 // lpar is a pSeries guest with a client of IBM's virtual SCSI.
@@ -118,7 +128,15 @@ func TestVIOGuest(t *testing.T) {
 	if out, err := exec.Command("mkfs.ext4", "-q", filepath.Join(h.dir, "root.img")).CombinedOutput(); err != nil {
 		t.Fatalf("mkfs.ext4: %v: %s", err, out)
 	}
-	l := newLPAR(t, qemu, h, filepath.Join(h.dir, "vio.sock"))
+	bin, err := buildHold()
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow := newHostOf(t, bin)
+	slow.orders = true
+	slow.write(slow.config(vioHoldConfig))
+	slow.start()
+	l := newLPAR(t, qemu, h, filepath.Join(h.dir, "vio.sock"), filepath.Join(slow.dir, "vio.sock"))
 	root, data, far := l.disk("0:0:0:0"), l.disk("0:0:0:1"), l.disk("0:0:1:0")
 	vendor, err := l.Read("/sys/bus/scsi/devices/0:0:0:0/vendor")
 	l.ok(err)
@@ -137,8 +155,10 @@ func TestVIOGuest(t *testing.T) {
 		{"transfers", func(l *lpar) { l.transfers(data) }},
 		{"ext4", func(l *lpar) { l.ext4(root) }},
 		{"resets", func(l *lpar) { l.resets(data, far) }},
-		{"bind", (*lpar).bind},
+		{"abort", func(l *lpar) { l.abort(slow) }},
+		{"restart held", func(l *lpar) { l.restartHeld(slow) }},
 		{"restart", (*lpar).restart},
+		{"bind", (*lpar).bind},
 		{"stopped", (*lpar).stopped},
 	} {
 		if !t.Run(c.name, func(t *testing.T) { c.f(&lpar{t, h, l.VM}) }) {
@@ -201,6 +221,75 @@ func (l *lpar) bind() {
 	}
 	l.ok(l.Put(driver+"bind", unit))
 	l.ok(l.ReadDirect(l.disk("*:0:1:0"), 4096))
+}
+
+// spawn starts something that goes on beside.
+func (l *lpar) spawn(q agent.Request) int {
+	l.Helper()
+	pid, err := l.SpawnDo(q)
+	l.ok(err)
+	return pid
+}
+
+// held waits until the store holds n commands.
+func (l *lpar) held(slow *host, n int) {
+	l.Helper()
+	poll(l.T, "commands are held", func() error {
+		if k := slow.order("held", "slow"); k < n {
+			return fmt.Errorf("%d of %d", k, n)
+		}
+		return nil
+	})
+}
+
+// read8 is READ(10) of eight blocks.
+func read8() []byte { return []byte{0x28, 0, 0, 0, 8, 0, 0, 0, 8, 0} }
+
+// abort has commands time out that the store holds: they are aborted, and the adapter
+// goes on.
+func (l *lpar) abort(slow *host) {
+	dev := l.disk("1:0:0:0")
+	cli := &host{t: l.T, bin: l.h.bin, socket: slow.socket}
+	functions := func() (n uint64) {
+		var es []api.Export
+		if err := json.Unmarshal([]byte(cli.vtgt("get", "exports", "-o", "json")), &es); err != nil || len(es) != 1 {
+			l.Fatalf("%v: %+v", err, es)
+		}
+		return es[0].VIO.Counters.Functions
+	}
+	for range 2 {
+		was := functions()
+		slow.order("hold", "slow")
+		pid := l.spawn(agent.Request{Op: agent.SGIO, Path: dev, Data: read8(), Size: 4096, Seconds: 2})
+		l.held(slow, 1)
+		poll(l.T, "the command is aborted", func() error {
+			if functions() == was {
+				return errors.New("no task management")
+			}
+			return nil
+		})
+		slow.order("release", "slow")
+		if err := l.Wait(pid, patience); err == nil {
+			l.Error("a command that was aborted is said to be good")
+		}
+		l.ok(l.ReadDirect(dev, 4096))
+	}
+}
+
+// restartHeld kills a vtgt that has commands in its store: the next one gets them again,
+// and nobody in the guest sees more than a pause.
+func (l *lpar) restartHeld(slow *host) {
+	dev := l.disk("1:0:0:0")
+	for range 3 {
+		slow.order("hold", "slow")
+		pass := l.spawn(agent.Request{Op: agent.SGIO, Path: dev, Data: read8(), Size: 4096, Seconds: 300})
+		read := l.spawn(agent.Request{Op: agent.Direct, Path: dev, Size: 4096})
+		l.held(slow, 2)
+		slow.kill()
+		slow.start()
+		l.ok(l.Wait(pass, patience))
+		l.ok(l.Wait(read, patience))
+	}
 }
 
 // restart kills vtgt with I/O under way, pass-through commands among it.

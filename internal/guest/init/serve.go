@@ -33,7 +33,12 @@ func doOne(text string) int {
 	var q agent.Request
 	err := json.Unmarshal([]byte(text), &q)
 	if err == nil {
-		if r := new(server).serve(&q); r.Err != "" {
+		r := new(server).serve(&q)
+		if r.Exit != 0 {
+			fmt.Printf("init: do: status %d: %x\n", r.Exit, r.Out)
+			return r.Exit
+		}
+		if r.Err != "" {
 			err = errors.New(r.Err)
 		}
 	}

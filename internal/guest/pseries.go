@@ -15,7 +15,7 @@ import (
 const (
 	ppc64      = "ppc64le" // GOARCH
 	ppcSuite   = "bookworm"
-	ppcMachine = "pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off,x-vof=on"
+	ppcMachine = "pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"
 	ppcMeta    = "linux-image-powerpc64le"
 )
 
@@ -93,5 +93,9 @@ func (c *Cache) fillPPC64(dir, root string) error {
 // pseriesArguments is the part of QEMU's command line that is the machine's. The agent
 // has the second console.
 func (o *Options) pseriesArguments() []string {
-	return []string{"-M", ppcMachine, "-cpu", "power9", "-vga", "none"}
+	machine := ppcMachine
+	if o.Image != nil {
+		machine += ",x-vof=on"
+	}
+	return []string{"-M", machine, "-cpu", "power9", "-vga", "none"}
 }

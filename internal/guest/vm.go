@@ -23,6 +23,8 @@ type Options struct {
 	// Image is what the guest boots; nil: what its firmware finds. Then it has no
 	// agent, and Boot returns at once.
 	Image *Image
+	// PSeries has a machine without Image be a pSeries one, with its firmware.
+	PSeries bool
 	// QEMU is the program and its first arguments; empty: the host's.
 	QEMU []string
 	// Initramfs is an archive that Image.Build made; empty: Boot makes it.
@@ -129,7 +131,9 @@ func orDefault[T int | time.Duration](v, d T) T {
 const agentFD = 3
 
 // pseries tells whether the guest is a pSeries machine.
-func (o *Options) pseries() bool { return o.Image != nil && o.Image.Kernel.arch == ppc64 }
+func (o *Options) pseries() bool {
+	return o.PSeries || o.Image != nil && o.Image.Kernel.arch == ppc64
+}
 
 // arguments is QEMU's command line.
 func (o *Options) arguments(initramfs string, life time.Duration) []string {

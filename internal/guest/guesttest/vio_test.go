@@ -63,8 +63,16 @@ func vioQEMU(t *testing.T) []string {
 	return []string{"env", "LD_PRELOAD=" + all[len(all)-1], "qemu-system-ppc64"}
 }
 
-// newLPAR boots a guest at the sockets of h's exports, with the client loaded.
-func newLPAR(t *testing.T, qemu []string, h *host, sockets ...string) *lpar {
+// vioDevices are QEMU's arguments for adapters at sockets.
+func vioDevices(sockets ...string) (args []string) {
+	for _, s := range sockets {
+		args = append(args, "-device", "vtgt-vscsi,path="+s)
+	}
+	return args
+}
+
+// newLPAR boots a guest with the client loaded.
+func newLPAR(t *testing.T, qemu []string, h *host, args []string) *lpar {
 	t.Helper()
 	cache, err := guest.DefaultCache()
 	if err != nil {
@@ -73,10 +81,6 @@ func newLPAR(t *testing.T, qemu []string, h *host, sockets ...string) *lpar {
 	kernel, err := cache.KernelPPC64()
 	if err != nil {
 		t.Fatal(err)
-	}
-	args := []string{}
-	for _, s := range sockets {
-		args = append(args, "-device", "vtgt-vscsi,path="+s)
 	}
 	begin := time.Now()
 	vm, err := guest.Boot(guest.Options{Dir: t.TempDir(), QEMU: qemu, MemMB: 512, Life: 30 * time.Minute, Args: args,
@@ -136,7 +140,7 @@ func TestVIOGuest(t *testing.T) {
 	slow.orders = true
 	slow.write(slow.config(vioHoldConfig))
 	slow.start()
-	l := newLPAR(t, qemu, h, filepath.Join(h.dir, "vio.sock"), filepath.Join(slow.dir, "vio.sock"))
+	l := newLPAR(t, qemu, h, vioDevices(filepath.Join(h.dir, "vio.sock"), filepath.Join(slow.dir, "vio.sock")))
 	root, data, far := l.disk("0:0:0:0"), l.disk("0:0:0:1"), l.disk("0:0:1:0")
 	vendor, err := l.Read("/sys/bus/scsi/devices/0:0:0:0/vendor")
 	l.ok(err)
@@ -168,6 +172,33 @@ func TestVIOGuest(t *testing.T) {
 	if s := l.Console(); strings.Contains(s, "I/O error") {
 		t.Errorf("the guest has seen I/O errors:\n%s", s)
 	}
+	l.ok(l.Poweroff())
+}
+
+// TestVIOPassThrough: QEMU's own server passes the commands of a LUN on, by libiscsi.
+func TestVIOPassThrough(t *testing.T) {
+	qemu := vioQEMU(t)
+	h := newHost(t)
+	h.write(h.config(`disks:
+  - {name: a, store: "mem:", size: 16MiB}
+targets:
+  - {name: t, luns: [{lun: 0, disk: a}], iscsi: {iqn: "iqn.2026-11.org.vtgt:t"}}
+`))
+	h.start()
+	l := newLPAR(t, qemu[2:], h, []string{"-device", "spapr-vscsi,id=vs0", "-drive", "if=none,id=d0,format=raw,file=iscsi://" + h.portal() + "/iqn.2026-11.org.vtgt:t/0",
+		"-device", "scsi-block,bus=vs0.0,drive=d0"})
+	dev := l.disk("0:0:0:0")
+	vendor, err := l.Read("/sys/bus/scsi/devices/0:0:0:0/vendor")
+	l.ok(err)
+	if strings.TrimSpace(vendor) != "VTGT" {
+		t.Errorf("INQUIRY says %q", vendor)
+	}
+	q := agent.Request{Op: agent.Fill, Path: dev, Len: 4 << 20, Size: 1 << 20, Seed: 3, Direct: true, Sync: true}
+	_, err = l.Do(q, patience)
+	l.ok(err)
+	q.Op = agent.Check
+	_, err = l.Do(q, patience)
+	l.ok(err)
 	l.ok(l.Poweroff())
 }
 

@@ -251,6 +251,66 @@ func TestFirmwareRoom(t *testing.T) {
 	}
 }
 
+// TestFastFail: a client that asked for it hears of a READ or WRITE that the device could
+// not do by the status of the entry; of other commands, and of other errors, as ever.
+func TestFastFail(t *testing.T) {
+	r := newRig(t, 16, false)
+	for _, c := range []struct {
+		op   byte
+		key  scsi.SenseKey
+		fast bool
+		want crq.Status
+	}{
+		{0x28, scsi.HardwareError, true, crq.AdapterFail},
+		{0x8a, scsi.HardwareError, true, crq.AdapterFail},
+		{0x28, scsi.HardwareError, false, crq.OK},
+		{0x28, scsi.MediumError, true, crq.OK},
+		{0x00, scsi.HardwareError, true, crq.OK},
+	} {
+		r.a.loop.Do(func() {
+			a := r.a
+			a.fast = c.fast
+			q := a.table.Load().list[0].q
+			x := q.Get()
+			x.CDB[0], x.CDBLen = c.op, 16
+			x.Status = scsi.StatusCheckCondition
+			x.SenseLen = uint8(scsi.Sense{Key: c.key, ASC: 0x4400}.Encode(x.Sense[:], false))
+			s := &slot{a: a}
+			n, st := a.result(s, x)
+			p, err := iu.ParseRsp(s.buf[:n])
+			if err != nil || st != c.want || (p.Status() == scsi.StatusGood) != (c.want == crq.AdapterFail) {
+				t.Errorf("%+v: %v %v %v", c, st, p.Status(), err)
+			}
+			a.fast = false
+			q.Put(x)
+		})
+	}
+}
+
+// TestResiduals: what is left of a buffer is told as the client's operating system reads
+// it.
+func TestResiduals(t *testing.T) {
+	r := newRig(t, 16, false)
+	for _, c := range []struct {
+		os      crq.OS
+		out, in int64
+		want    iu.RspFlags
+	}{
+		{crq.OSLinux, 0, 512, iu.DIOver}, {crq.OSLinux, 512, 0, iu.DOOver}, {crq.OSLinux, 0, -512, 0}, {crq.OSLinux, -512, 0, 0},
+		{crq.OSAIX, 0, 512, iu.DIUnder}, {crq.OSAIX, 512, 0, iu.DOUnder}, {crq.OSUnknown, 0, -512, iu.DIOver}, {crq.OSUnknown, -512, 0, iu.DOOver},
+	} {
+		r.a.loop.Do(func() {
+			var u iu.Rsp
+			u.Reset()
+			r.a.os = c.os
+			r.a.residuals(&u, c.out, c.in)
+			if n := u.OutResidual() + u.InResidual(); u.Flags() != c.want || (n == 512) != (c.want != 0) {
+				t.Errorf("%+v: flags %#x, %d bytes", c, u.Flags(), n)
+			}
+		})
+	}
+}
+
 // TestAlloc: a command allocates nothing.
 func TestAlloc(t *testing.T) {
 	if testing.Short() {

@@ -199,13 +199,14 @@ func (a *adapter) result(s *slot, r *srp.Request) (n int, st crq.Status) {
 // told. Everybody else gets what SRP says.
 func (a *adapter) residuals(u *iu.Rsp, out, in int64) {
 	linux := a.os == crq.OSLinux
+	doLeft, diLeft := iu.DOUnder, iu.DIUnder
+	if linux {
+		doLeft, diLeft = iu.DOOver, iu.DIOver
+	}
 	var f iu.RspFlags
 	switch {
 	case out > 0:
-		f |= iu.DOUnder
-		if linux {
-			f |= iu.DOOver
-		}
+		f |= doLeft
 		u.SetOutResidual(uint32(out))
 	case out < 0 && !linux:
 		f |= iu.DOOver
@@ -213,17 +214,11 @@ func (a *adapter) residuals(u *iu.Rsp, out, in int64) {
 	}
 	switch {
 	case in > 0:
-		f |= iu.DIUnder
-		if linux {
-			f |= iu.DIOver
-		}
+		f |= diLeft
 		u.SetInResidual(uint32(in))
 	case in < 0 && !linux:
 		f |= iu.DIOver
 		u.SetInResidual(uint32(-in))
-	}
-	if linux {
-		f &^= iu.DOUnder | iu.DIUnder
 	}
 	u.SetFlags(f)
 }

@@ -56,7 +56,12 @@ func newRig(tb testing.TB, limit int, hold bool) *rig {
 	}
 	var ts []TargetPort
 	for _, id := range []uint8{0, 2} {
+		vendor, product := "", ""
+		if id == 2 {
+			vendor, product = "IBM", "VDASD blkdev"
+		}
 		ts = append(ts, TargetPort{ID: id, Port: r.target.NewPort(scsi.PortConfig{RelID: uint16(id) + 1, Protocol: 4, Name: "n", DeviceName: "d",
+			Vendor: vendor, Product: product,
 			View: func(m *scsi.Mapping) (uint16, bool) {
 				a := m.Address.(crq.Address)
 				return uint16(a.LUN), a.ID == id
@@ -171,7 +176,8 @@ func TestLinux(t *testing.T) {
 			t.Errorf("SRP_RSP %s", got)
 		}
 		b := r.look(0x23000, 36)
-		if there := k == 0 || k == 3; there != (b[0] == 0) || !there && b[0] != 0x7f || there && string(b[8:28]) != "VTGT    VIRTUAL DISK" {
+		if there := k == 0 || k == 3; there != (b[0] == 0) || !there && b[0] != 0x7f || k == 0 && string(b[8:28]) != "VTGT    VIRTUAL DISK" ||
+			k == 3 && string(b[8:32]) != "IBM     VDASD blkdev    " {
 			t.Errorf("INQUIRY of %s: %x", lun, b)
 		}
 	}

@@ -137,6 +137,10 @@ func runAll(ctx context.Context, program string, o options, h *host, rep *report
 			for j := range jobs {
 				srv, err := h.server()
 				if err == nil {
+					// Nothing of the test before may reach the disk any more.
+					err = srv.Idle(ctx, diskName(j.l, w))
+				}
+				if err == nil {
 					err = blank(imagePath(h.dir, j.l, w))
 				}
 				if err != nil {

@@ -84,7 +84,7 @@ func TestNoAllocations(t *testing.T) {
 		used = allocs() - used
 		n := uint64(rounds * 64)
 		t.Logf("%s %d allocations in %d requests", spec, used, n)
-		if used > 120 {
+		if used > n/50+200 { // of the runtime, on a busy machine
 			t.Errorf("%s %d allocations in %d requests", spec, used, n)
 		}
 		for _, q := range qs {

@@ -21,8 +21,11 @@ func noAllocs(t *testing.T, what string, n int, f func()) {
 	f()
 	before := heapObjects()
 	f()
-	// Some objects of the runtime and of the test's own waiting are allowed.
-	if got := heapObjects() - before; got > uint64(n/100+100) {
+	// Some objects of the runtime and of the test's own waiting are allowed: on a machine
+	// that is busy it makes threads for those that it takes to be blocked (236 objects
+	// were seen in 5000 jobs of the workers). What allocates does so each time, or each
+	// second time.
+	if got := heapObjects() - before; got > uint64(n/10+100) {
 		t.Errorf("%s: %d objects allocated by %d operations", what, got, n)
 	}
 }

@@ -138,6 +138,12 @@ func (vm *VM) Insmod(k *Kernel, params string, names ...string) error {
 	return err
 }
 
+// Rmmod unloads a module, which nobody must use.
+func (vm *VM) Rmmod(name string) error {
+	_, err := vm.Do(agent.Request{Op: agent.Rmmod, Path: name}, answerTime)
+	return err
+}
+
 // Mount mounts what source names at target; options may be empty.
 func (vm *VM) Mount(source, target, fstype, options string) error {
 	_, err := vm.Do(agent.Request{Op: agent.Mount, Args: []string{source, target, fstype, options}}, answerTime)

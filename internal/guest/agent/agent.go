@@ -14,6 +14,7 @@ const (
 	Get      Op = "get"      // read Path
 	Glob     Op = "glob"     // names that match Path, one a line
 	Insmod   Op = "insmod"   // load the module files Args in order, with Data as parameters of the last
+	Rmmod    Op = "rmmod"    // unload the module Path
 	Mount    Op = "mount"    // Args: source, target, type, options
 	Umount   Op = "umount"   // Path
 	Fill     Op = "fill"     // write the pattern Seed to Path at Off, Len bytes in pieces of Size

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -38,6 +39,7 @@ type lpar struct {
 	*testing.T
 	h *host
 	*guest.VM
+	kernel *guest.Kernel
 }
 
 // vioModules are what ibmvscsi needs; their soft dependencies nobody loads.
@@ -90,10 +92,16 @@ func newLPAR(t *testing.T, qemu []string, h *host, args []string) *lpar {
 	}
 	t.Logf("the agent answers after %v", time.Since(begin).Round(time.Second))
 	t.Cleanup(vm.Kill)
-	l := &lpar{T: t, h: h, VM: vm}
-	// Of 64 ids on 4 channels the scan takes a minute.
-	l.ok(vm.Insmod(kernel, "max_channel=0 max_id=2", "ibmvscsi"))
+	l := &lpar{T: t, h: h, VM: vm, kernel: kernel}
+	l.insmod()
 	return l
+}
+
+// insmod loads the client.
+func (l *lpar) insmod() {
+	l.Helper()
+	// Of 64 ids on 4 channels the scan takes a minute.
+	l.ok(l.Insmod(l.kernel, "max_channel=0 max_id=2", "ibmvscsi"))
 }
 
 func (l *lpar) ok(err error) {
@@ -164,8 +172,9 @@ func TestVIOGuest(t *testing.T) {
 		{"restart", (*lpar).restart},
 		{"bind", (*lpar).bind},
 		{"stopped", (*lpar).stopped},
+		{"reload", (*lpar).reload},
 	} {
-		if !t.Run(c.name, func(t *testing.T) { c.f(&lpar{t, h, l.VM}) }) {
+		if !t.Run(c.name, func(t *testing.T) { c.f(&lpar{t, h, l.VM, l.kernel}) }) {
 			t.FailNow()
 		}
 	}
@@ -360,13 +369,21 @@ func (l *lpar) restart() {
 	l.Logf("%d writes, %d reads, %d syncs, the longest %d ms", p.Writes, p.Reads, p.Syncs, p.Longest)
 }
 
-// stopped stops the server for a while: the guest lives on, and its I/O goes on then.
+// stopped stops the server for a while, VTGT_STOP_SECONDS or 3: the guest lives on, and
+// its I/O goes on then.
 func (l *lpar) stopped() {
+	const size = 64 << 10
+	span := 3 * time.Second
+	if n, err := strconv.Atoi(os.Getenv("VTGT_STOP_SECONDS")); err == nil && n > 0 {
+		span = time.Duration(n) * time.Second
+	}
 	dev := l.disk("*:0:0:1")
+	write := agent.Request{Op: agent.Fill, Path: dev, Off: 40 << 20, Len: size, Size: size, Seed: 30, Direct: true, Sync: true}
 	l.ok(l.h.cmd.Process.Signal(syscall.SIGSTOP))
-	pid, err := l.SpawnDo(agent.Request{Op: agent.Direct, Path: dev, Size: 4096})
-	l.ok(err)
-	for range 10 {
+	begin := time.Now()
+	pids := []int{l.spawn(agent.Request{Op: agent.Direct, Path: dev, Size: 4096}), l.spawn(write)}
+	asked := 0
+	for ; time.Since(begin) < span; asked++ {
 		if _, err := l.Read("/proc/uptime"); err != nil {
 			l.Errorf("a stopped server stops the guest: %v", err)
 			break
@@ -374,5 +391,35 @@ func (l *lpar) stopped() {
 		time.Sleep(300 * time.Millisecond)
 	}
 	l.ok(l.h.cmd.Process.Signal(syscall.SIGCONT))
-	l.ok(l.Wait(pid, patience))
+	l.Logf("stopped for %v; the guest has answered %d times", time.Since(begin).Round(time.Second), asked)
+	for _, pid := range pids {
+		l.ok(l.Wait(pid, patience))
+	}
+	write.Op = agent.Check
+	_, err := l.Do(write, patience)
+	l.ok(err)
+}
+
+// reload takes the client's module out and puts it in again: the disks come back with
+// their data.
+func (l *lpar) reload() {
+	dev := l.disk("*:0:0:1")
+	q := agent.Request{Op: agent.Fill, Path: dev, Off: 48 << 20, Len: 1 << 20, Size: 256 << 10, Seed: 48, Direct: true, Sync: true}
+	_, err := l.Do(q, patience)
+	l.ok(err)
+	poll(l.T, "the module is out", func() error { return l.Rmmod("ibmvscsi") })
+	if names, err := l.Glob("/sys/block/sd*"); err != nil || len(names) > 0 {
+		l.Errorf("without the module there is %v, %v", names, err)
+	}
+	if out := l.h.vtgt("get", "exports"); !strings.Contains(out, "no client") {
+		l.Errorf("get exports: %s", out)
+	}
+	l.insmod()
+	q.Op, q.Path = agent.Check, l.disk("*:0:0:1")
+	_, err = l.Do(q, patience)
+	l.ok(err)
+	l.ok(l.ReadDirect(l.disk("*:0:1:0"), 4096))
+	if out := l.h.vtgt("get", "exports"); !strings.Contains(out, "logged in") {
+		l.Errorf("get exports: %s", out)
+	}
 }

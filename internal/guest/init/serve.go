@@ -72,6 +72,8 @@ func (sv *server) serve(q *agent.Request) *agent.Response {
 		r.Out = []byte(strings.Join(names, "\n"))
 	case agent.Insmod:
 		err = insmod(q.Args, string(q.Data))
+	case agent.Rmmod:
+		err = unix.DeleteModule(q.Path, unix.O_NONBLOCK)
 	case agent.Mount:
 		err = mount(q.Args)
 	case agent.Umount:

@@ -170,6 +170,7 @@ func (x *ringExport) startLocked() error {
 	for n := range x.spec.ports {
 		x.ports[n] = x.port(n)
 	}
+	object := name + "/" + x.spec.kind // the same for ever, other than spec
 	tell := func(up bool, detail string) {
 		what := "disconnected"
 		if up {
@@ -178,7 +179,7 @@ func (x *ringExport) startLocked() error {
 		if detail != "" {
 			what += ": " + detail
 		}
-		c.tell(kindExport, name+"/"+x.spec.kind, what)
+		c.tell(kindExport, object, what)
 	}
 	newServer := newVHostServer
 	if x.spec.kind == kindVIO {

@@ -21,6 +21,7 @@ const (
 	Check    Op = "check"    // read it back and compare
 	Direct   Op = "direct"   // read Size bytes of Path past the page cache
 	SGIO     Op = "sgio"     // send the CDB Data to the device Path by SG_IO, with room for Size bytes, Seconds at most: Out, and Exit is the SCSI status
+	Expire   Op = "expire"   // SGIO Jobs times at once: each of them has to run out of time
 	Reset    Op = "reset"    // SG_SCSI_RESET of the device Path, without escalation; Size 3: of its host
 	Log      Op = "log"      // the kernel's log
 	Shell    Op = "shell"    // run Args on the console's terminal to its end, without a bound

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vtgt/vtgt/api"
+	"github.com/vtgt/vtgt/daemon"
 	"github.com/vtgt/vtgt/internal/guest"
 	"github.com/vtgt/vtgt/internal/guest/agent"
 )
@@ -168,6 +169,7 @@ func TestVIOGuest(t *testing.T) {
 		{"ext4", func(l *lpar) { l.ext4(root) }},
 		{"resets", func(l *lpar) { l.resets(data, far) }},
 		{"abort", func(l *lpar) { l.abort(slow) }},
+		{"aborts", func(l *lpar) { l.aborts(slow) }},
 		{"restart held", func(l *lpar) { l.restartHeld(slow) }},
 		{"restart", (*lpar).restart},
 		{"bind", (*lpar).bind},
@@ -289,14 +291,7 @@ func read8() []byte { return []byte{0x28, 0, 0, 0, 8, 0, 0, 0, 8, 0} }
 // goes on.
 func (l *lpar) abort(slow *host) {
 	dev := l.disk("1:0:0:0")
-	cli := &host{t: l.T, bin: l.h.bin, socket: slow.socket}
-	functions := func() (n uint64) {
-		var es []api.Export
-		if err := json.Unmarshal([]byte(cli.vtgt("get", "exports", "-o", "json")), &es); err != nil || len(es) != 1 {
-			l.Fatalf("%v: %+v", err, es)
-		}
-		return es[0].VIO.Counters.Functions
-	}
+	functions := func() uint64 { return l.exported(slow).Counters.Functions }
 	for range 2 {
 		was := functions()
 		slow.order("hold", "slow")
@@ -314,6 +309,73 @@ func (l *lpar) abort(slow *host) {
 		}
 		l.ok(l.ReadDirect(dev, 4096))
 	}
+}
+
+// exported is what vtgt get exports tells of the one export of slow.
+func (l *lpar) exported(slow *host) *daemon.VIOStatus {
+	l.Helper()
+	cli := &host{t: l.T, bin: l.h.bin, socket: slow.socket}
+	var es []api.Export
+	if err := json.Unmarshal([]byte(cli.vtgt("get", "exports", "-o", "json")), &es); err != nil || len(es) != 1 || es[0].VIO == nil {
+		l.Fatalf("%v: %+v", err, es)
+	}
+	return es[0].VIO
+}
+
+// aborts has 200 commands run out of time that the store keeps. Linux adds one to its
+// limit for each: nothing may be lost, and nothing be too much, for the writers that come
+// then.
+func (l *lpar) aborts(slow *host) {
+	// depth is as much as the client lets a unit have: 4 lots of commands run out of time
+	// instead of 13, and with 200 that were not given back it is beyond the limit.
+	const n, depth = 200, 64
+	dev := l.disk("1:0:0:0")
+	l.ok(l.Put("/sys/bus/scsi/devices/1:0:0:0/queue_depth", strconv.Itoa(depth)))
+	was := l.exported(slow)
+	slow.order("keep", "slow")
+	begin := time.Now()
+	pid := l.spawn(agent.Request{Op: agent.Expire, Path: dev, Data: read8(), Size: 4096, Seconds: 2, Jobs: n})
+	l.ok(l.Wait(pid, patience))
+	took := time.Since(begin)
+	if k := slow.order("held", "slow"); k != 0 {
+		l.Errorf("the store keeps %d commands that were aborted", k)
+	}
+	now := l.exported(slow)
+	if k := now.Counters.Functions - was.Counters.Functions; k < n {
+		l.Errorf("%d functions for %d aborts", k, n)
+	}
+	if now.RequestLimit < 128 || now.RequestLimit != was.RequestLimit {
+		l.Errorf("the limit is %d, it was %d", now.RequestLimit, was.RequestLimit)
+	}
+	l.ok(l.Work(agent.Request{Path: dev, Jobs: depth, Size: 8192, Len: 8 << 20, Seed: n}))
+	// All at once; one or two may begin with a sync or be merged.
+	l.held(slow, depth-4)
+	slow.order("release", "slow")
+	poll(l.T, "the guest writes", func() error {
+		p, err := l.Worked(false, patience)
+		l.ok(err)
+		if len(p.Errors) > 0 || p.Running != depth {
+			l.Fatalf("the guest sees %+v\n%s", p, l.Console())
+		}
+		if p.Writes < 1000 {
+			return fmt.Errorf("%d writes", p.Writes)
+		}
+		return nil
+	})
+	p, err := l.Worked(true, patience)
+	l.ok(err)
+	if len(p.Errors) > 0 {
+		l.Fatalf("the guest sees %+v", p)
+	}
+	end := l.exported(slow)
+	if end.Counters.Busy != was.Counters.Busy || end.Counters.Violations != was.Counters.Violations || end.Counters.Inits != was.Counters.Inits {
+		l.Errorf("a client that keeps to its limit was turned away or began anew: %+v, %+v before", end.Counters, was.Counters)
+	}
+	if out := (&host{t: l.T, bin: l.h.bin, socket: slow.socket}).vtgt("get", "exports"); !strings.Contains(out, "limit "+strconv.Itoa(end.RequestLimit)) {
+		l.Errorf("get exports does not show the limit, %d:\n%s", end.RequestLimit, out)
+	}
+	l.Logf("%d aborts in %v, limit %d; then %d writes, %d reads, %d syncs, the longest %d ms",
+		now.Counters.Functions-was.Counters.Functions, took.Round(time.Millisecond), end.RequestLimit, p.Writes, p.Reads, p.Syncs, p.Longest)
 }
 
 // restartHeld kills a vtgt that has commands in its store: the next one gets them again,

@@ -3,6 +3,7 @@
 //
 //	holdvtgt serve --config FILE
 //
-// A line on standard input is an order: "hold DISK", "release DISK" or "held DISK". Each is
-// answered on standard output by the number of operations that are held.
+// A line on standard input is an order: "hold DISK", "keep DISK" (the same, of a device that
+// aborts can reach), "release DISK" or "held DISK". Each is answered on standard output by
+// the number of operations that are held.
 package main

@@ -101,6 +101,8 @@ func (s *stores) orders(cfg *config.Config) {
 		switch verb {
 		case "hold":
 			f.Inject(backingtest.Rule{Hold: true, Deaf: true})
+		case "keep":
+			f.Inject(backingtest.Rule{Hold: true})
 		case "release":
 			f.Clear()
 			f.Release(-1)

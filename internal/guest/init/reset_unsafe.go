@@ -71,12 +71,19 @@ func passThrough(path string, cdb []byte, n int, timeout time.Duration) (data []
 		return nil, 0, os.NewSyscallError("SG_IO", e)
 	}
 	if h.hostStatus != 0 {
-		return nil, 0, fmt.Errorf("SG_IO: host status %#x, driver status %#x", h.hostStatus, h.driverStatus)
+		return nil, 0, errHost{h.hostStatus, h.driverStatus}
 	}
 	if h.status != 0 {
 		return sense[:h.sbLenWr], int(h.status), nil
 	}
 	return data[:n-int(h.resid)], 0, nil
+}
+
+// errHost is the end of a command that did not reach its unit, or did not come back.
+type errHost struct{ host, driver uint16 }
+
+func (e errHost) Error() string {
+	return fmt.Sprintf("SG_IO: host status %#x, driver status %#x", e.host, e.driver)
 }
 
 // deviceReset is sg_reset -N, of the device where level is 0, else of what SG_SCSI_RESET_… has

@@ -88,6 +88,8 @@ func (sv *server) serve(q *agent.Request) *agent.Response {
 		err = deviceReset(q.Path, q.Size)
 	case agent.SGIO:
 		r.Out, r.Exit, err = passThrough(q.Path, q.Data, q.Size, time.Duration(max(q.Seconds, 1))*time.Second)
+	case agent.Expire:
+		err = expire(q)
 	case agent.Wait:
 		r.Exit, err = sv.wait(q)
 	case agent.Log:

@@ -138,7 +138,7 @@ soak: need-go guest-tools ## the long counts: soak tests for SECONDS (60), -race
 	VTGT_XEN_ROUNDS=2000 $(gotest) -count=1 -timeout 1800s -run 'TestDeath|TestRestart' ./xen
 	$(MAKE) fuzz-short FUZZTIME=60s
 	VTGT_GUEST=1 VTGT_POWER_ROUNDS=20 VTGT_KILL_ROUNDS=50 VTGT_RECONNECT_ROUNDS=20 VTGT_HOLD_SECONDS=300 $(gotest) -count=1 -v -timeout 3600s -run 'TestPowerLoss|TestKilled|TestReconnect|TestVHost' ./internal/guest/guesttest
-	VTGT_STOP_SECONDS=30 $(MAKE) test-vio
+	VTGT_STOP_SECONDS=30 VTGT_ABORTS=1 $(MAKE) test-vio
 
 conformance: build ## iscsi-test-cu against bin/vtgt, one process per test (PEER=tgtd: against tgtd)
 	@$(call need,iscsi-test-cu,libiscsi-bin)

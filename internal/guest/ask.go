@@ -21,21 +21,21 @@ const (
 // Do sends one request and waits for its answer. An answer with Err set is an error.
 // After a request that was not answered in time the agent may be busy for good;
 // later requests then fail in the same way.
-func (vm *VM) Do(q agent.Request, limit time.Duration) (*agent.Response, error) {
-	vm.ask.Lock()
-	defer vm.ask.Unlock()
-	vm.id++
-	q.ID = vm.id
+func (l *Line) Do(q agent.Request, limit time.Duration) (*agent.Response, error) {
+	l.ask.Lock()
+	defer l.ask.Unlock()
+	l.id++
+	q.ID = l.id
 	b, err := json.Marshal(&q)
 	if err != nil {
 		return nil, err
 	}
-	_ = vm.conn.SetDeadline(time.Now().Add(limit))
-	if _, err := vm.conn.Write(append(b, '\n')); err != nil {
+	_ = l.conn.SetDeadline(time.Now().Add(limit))
+	if _, err := l.conn.Write(append(b, '\n')); err != nil {
 		return nil, fmt.Errorf("guest: %s: %w", q.Op, err)
 	}
 	for {
-		line, err := vm.rd.ReadBytes('\n')
+		line, err := l.rd.ReadBytes('\n')
 		if err != nil {
 			return nil, fmt.Errorf("guest: %s %v: no answer: %w", q.Op, q.Args, err)
 		}
@@ -58,8 +58,8 @@ var ErrExit = errors.New("exit status is not 0")
 
 // Run runs a program in the guest to its end, runTime at most, and returns what
 // it printed.
-func (vm *VM) Run(args ...string) (string, error) {
-	r, err := vm.Do(agent.Request{Op: agent.Exec, Args: args, Seconds: int(runTime.Seconds())}, answerTime+runTime)
+func (l *Line) Run(args ...string) (string, error) {
+	r, err := l.Do(agent.Request{Op: agent.Exec, Args: args, Seconds: int(runTime.Seconds())}, answerTime+runTime)
 	if err != nil {
 		return "", err
 	}
@@ -71,18 +71,18 @@ func (vm *VM) Run(args ...string) (string, error) {
 
 // Spawn starts a program that goes on by itself and returns its process id; what it
 // prints goes to the console.
-func (vm *VM) Spawn(args ...string) (int, error) {
-	return vm.spawn(agent.Request{Op: agent.Spawn, Args: args})
+func (l *Line) Spawn(args ...string) (int, error) {
+	return l.spawn(agent.Request{Op: agent.Spawn, Args: args})
 }
 
 // SpawnNoSync is Spawn with fsync and its like switched off: they succeed and do
 // nothing. Tests of durability show by it that they can fail.
-func (vm *VM) SpawnNoSync(args ...string) (int, error) {
-	return vm.spawn(agent.Request{Op: agent.Spawn, Args: args, NoSync: true})
+func (l *Line) SpawnNoSync(args ...string) (int, error) {
+	return l.spawn(agent.Request{Op: agent.Spawn, Args: args, NoSync: true})
 }
 
-func (vm *VM) spawn(q agent.Request) (int, error) {
-	r, err := vm.Do(q, answerTime)
+func (l *Line) spawn(q agent.Request) (int, error) {
+	r, err := l.Do(q, answerTime)
 	if err != nil {
 		return 0, err
 	}
@@ -91,18 +91,18 @@ func (vm *VM) spawn(q agent.Request) (int, error) {
 
 // SpawnDo does one request beside others and returns the process that does; Wait tells
 // how it ended.
-func (vm *VM) SpawnDo(q agent.Request) (int, error) {
+func (l *Line) SpawnDo(q agent.Request) (int, error) {
 	b, err := json.Marshal(&q)
 	if err != nil {
 		return 0, err
 	}
-	return vm.Spawn(agent.Program, agent.DoArg, string(b))
+	return l.Spawn(agent.Program, agent.DoArg, string(b))
 }
 
 // Wait waits for the end of a program that Spawn started (whole seconds); any status
 // but 0 is an error.
-func (vm *VM) Wait(pid int, limit time.Duration) error {
-	r, err := vm.Do(agent.Request{Op: agent.Wait, PID: pid, Seconds: int(limit.Seconds())}, limit+time.Minute)
+func (l *Line) Wait(pid int, limit time.Duration) error {
+	r, err := l.Do(agent.Request{Op: agent.Wait, PID: pid, Seconds: int(limit.Seconds())}, limit+time.Minute)
 	if err == nil && r.Exit != 0 {
 		err = fmt.Errorf("guest: process %d: %w but %d", pid, ErrExit, r.Exit)
 	}
@@ -110,23 +110,20 @@ func (vm *VM) Wait(pid int, limit time.Duration) error {
 }
 
 // Shell runs a program on the guest's console until it ends (Options.Terminal).
-func (vm *VM) Shell(args ...string) error {
-	_, err := vm.Do(agent.Request{Op: agent.Shell, Args: args}, 24*time.Hour)
+func (l *Line) Shell(args ...string) error {
+	_, err := l.Do(agent.Request{Op: agent.Shell, Args: args}, 24*time.Hour)
 	return err
 }
 
-// Done is closed when QEMU has ended.
-func (vm *VM) Done() <-chan struct{} { return vm.done }
-
 // Signal sends a signal to a program that Spawn started, and waits for its end
 // where limit is not 0 (whole seconds).
-func (vm *VM) Signal(pid, signal int, limit time.Duration) error {
-	_, err := vm.Do(agent.Request{Op: agent.Signal, PID: pid, Signal: signal, Seconds: int(limit.Seconds())}, limit+answerTime)
+func (l *Line) Signal(pid, signal int, limit time.Duration) error {
+	_, err := l.Do(agent.Request{Op: agent.Signal, PID: pid, Signal: signal, Seconds: int(limit.Seconds())}, limit+answerTime)
 	return err
 }
 
 // Insmod loads modules that the image has, with all they depend on.
-func (vm *VM) Insmod(k *Kernel, params string, names ...string) error {
+func (l *Line) Insmod(k *Kernel, params string, names ...string) error {
 	files, err := k.Modules(names...)
 	if err != nil {
 		return err
@@ -134,31 +131,31 @@ func (vm *VM) Insmod(k *Kernel, params string, names ...string) error {
 	for i, f := range files {
 		files[i] = moduleDir + filepath.Base(f)
 	}
-	_, err = vm.Do(agent.Request{Op: agent.Insmod, Args: files, Data: []byte(params)}, answerTime)
+	_, err = l.Do(agent.Request{Op: agent.Insmod, Args: files, Data: []byte(params)}, answerTime)
 	return err
 }
 
 // Rmmod unloads a module, which nobody must use.
-func (vm *VM) Rmmod(name string) error {
-	_, err := vm.Do(agent.Request{Op: agent.Rmmod, Path: name}, answerTime)
+func (l *Line) Rmmod(name string) error {
+	_, err := l.Do(agent.Request{Op: agent.Rmmod, Path: name}, answerTime)
 	return err
 }
 
 // Mount mounts what source names at target; options may be empty.
-func (vm *VM) Mount(source, target, fstype, options string) error {
-	_, err := vm.Do(agent.Request{Op: agent.Mount, Args: []string{source, target, fstype, options}}, answerTime)
+func (l *Line) Mount(source, target, fstype, options string) error {
+	_, err := l.Do(agent.Request{Op: agent.Mount, Args: []string{source, target, fstype, options}}, answerTime)
 	return err
 }
 
 // Umount unmounts target.
-func (vm *VM) Umount(target string) error {
-	_, err := vm.Do(agent.Request{Op: agent.Umount, Path: target}, answerTime)
+func (l *Line) Umount(target string) error {
+	_, err := l.Do(agent.Request{Op: agent.Umount, Path: target}, answerTime)
 	return err
 }
 
 // Read returns a file of the guest.
-func (vm *VM) Read(path string) (string, error) {
-	r, err := vm.Do(agent.Request{Op: agent.Get, Path: path}, answerTime)
+func (l *Line) Read(path string) (string, error) {
+	r, err := l.Do(agent.Request{Op: agent.Get, Path: path}, answerTime)
 	if err != nil {
 		return "", err
 	}
@@ -166,27 +163,27 @@ func (vm *VM) Read(path string) (string, error) {
 }
 
 // Put writes a file in the guest, mode 0600, and makes its folder.
-func (vm *VM) Put(path, text string) error {
-	_, err := vm.Do(agent.Request{Op: agent.Put, Path: path, Data: []byte(text)}, answerTime)
+func (l *Line) Put(path, text string) error {
+	_, err := l.Do(agent.Request{Op: agent.Put, Path: path, Data: []byte(text)}, answerTime)
 	return err
 }
 
 // PutSync replaces a file in the guest and makes it stable.
-func (vm *VM) PutSync(path, text string) error {
-	_, err := vm.Do(agent.Request{Op: agent.Put, Path: path, Data: []byte(text), Sync: true}, answerTime)
+func (l *Line) PutSync(path, text string) error {
+	_, err := l.Do(agent.Request{Op: agent.Put, Path: path, Data: []byte(text), Sync: true}, answerTime)
 	return err
 }
 
 // ReadDirect reads n bytes at the start of path past the page cache: a disk that path
 // names gets a command.
-func (vm *VM) ReadDirect(path string, n int) error {
-	_, err := vm.Do(agent.Request{Op: agent.Direct, Path: path, Size: n}, answerTime)
+func (l *Line) ReadDirect(path string, n int) error {
+	_, err := l.Do(agent.Request{Op: agent.Direct, Path: path, Size: n}, answerTime)
 	return err
 }
 
 // Log is the kernel's log.
-func (vm *VM) Log() (string, error) {
-	r, err := vm.Do(agent.Request{Op: agent.Log}, answerTime)
+func (l *Line) Log() (string, error) {
+	r, err := l.Do(agent.Request{Op: agent.Log}, answerTime)
 	if err != nil {
 		return "", err
 	}
@@ -194,8 +191,8 @@ func (vm *VM) Log() (string, error) {
 }
 
 // Glob returns the paths that match pattern.
-func (vm *VM) Glob(pattern string) ([]string, error) {
-	r, err := vm.Do(agent.Request{Op: agent.Glob, Path: pattern}, answerTime)
+func (l *Line) Glob(pattern string) ([]string, error) {
+	r, err := l.Do(agent.Request{Op: agent.Glob, Path: pattern}, answerTime)
 	if err != nil || len(r.Out) == 0 {
 		return nil, err
 	}
@@ -203,9 +200,9 @@ func (vm *VM) Glob(pattern string) ([]string, error) {
 }
 
 // Await polls until a path that matches pattern is there, and returns the first.
-func (vm *VM) Await(pattern string, limit time.Duration) (string, error) {
+func (l *Line) Await(pattern string, limit time.Duration) (string, error) {
 	for end := time.Now().Add(limit); ; time.Sleep(200 * time.Millisecond) {
-		names, err := vm.Glob(pattern)
+		names, err := l.Glob(pattern)
 		if err != nil {
 			return "", err
 		}

@@ -143,6 +143,23 @@ func (c *Cache) Packages(names ...string) ([]string, error) {
 	return roots, nil
 }
 
+// Depends is what the package name depends on, as the index has it.
+func (c *Cache) Depends(name string) (string, error) {
+	unlock, err := c.lock()
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	s, err := apt{}.show(name)
+	if err != nil {
+		s, err = apt{lists: filepath.Join(c.Dir, "lists")}.show(name)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w: run apt-get update", err)
+	}
+	return dependsLine.FindString(s), nil
+}
+
 // unpacked is the last version of a package in the cache, "" for none.
 func (c *Cache) unpacked(name string) string {
 	dirs, _ := filepath.Glob(filepath.Join(c.Dir, name+"_*"))

@@ -69,25 +69,22 @@ func (k *Kernel) scan(modules string) error {
 // kernelPackage is the package that linux-image-amd64 stands for.
 func (c *Cache) kernelPackage() (string, error) {
 	const meta = "linux-image-amd64"
-	unlock, err := c.lock()
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	s, err := apt{}.show(meta)
-	if err != nil {
-		s, err = apt{lists: filepath.Join(c.Dir, "lists")}.show(meta)
-	}
+	deps, err := c.Depends(meta)
 	if err == nil {
-		if m := kernelName.FindString(dependsLine.FindString(s)); m != "" {
+		if m := kernelName.FindString(deps); m != "" {
 			return m, nil
 		}
-		err = errors.New("guest: linux-image-amd64 depends on no kernel")
+		err = errors.New("guest: " + meta + " depends on no kernel")
 	}
+	unlock, lerr := c.lock()
+	if lerr != nil {
+		return "", lerr
+	}
+	defer unlock()
 	if m := kernelName.FindString(filepath.Base(c.unpacked("linux-image-[0-9]*-amd64"))); m != "" {
 		return m, nil
 	}
-	return "", fmt.Errorf("%w: run apt-get update", err)
+	return "", err
 }
 
 // unpackImage makes k.Image of the bzImage bz, once.

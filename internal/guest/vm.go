@@ -1,17 +1,13 @@
 package guest
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -42,6 +38,14 @@ type Options struct {
 	Forward map[int]int
 	// Args are further arguments for QEMU.
 	Args []string
+	// Params are further parameters of the kernel, without a comma under a Hypervisor.
+	Params string
+	// Hypervisor is a Xen (multiboot, not compressed) that starts the kernel as its
+	// first domain; HypervisorParams are its parameters.
+	Hypervisor, HypervisorParams string
+	// Lines is how many further lines there are beside the agent's, see VM.Lines. The
+	// image must load virtio_pci and virtio_console.
+	Lines int
 	// Terminal gives the guest's console to this process's terminal instead of to
 	// VM.Console and console.log; C-a x ends QEMU.
 	Terminal bool
@@ -54,15 +58,12 @@ type Options struct {
 
 // VM is a running guest. Its methods may be called from any goroutine.
 type VM struct {
+	*Line   // the agent's
 	cmd     *exec.Cmd
-	conn    net.Conn
+	lines   []*Line
 	life    *time.Timer
 	done    chan struct{} // closed when QEMU has ended
 	console console
-
-	ask sync.Mutex // one request at a time
-	rd  *bufio.Reader
-	id  uint64
 }
 
 // Boot starts a guest and waits for its agent. The caller must Kill it.
@@ -97,23 +98,33 @@ func Boot(o Options) (*VM, error) {
 		vm.console.log = log
 		vm.cmd.Stdin, vm.cmd.Stdout, vm.cmd.Stderr = nil, &vm.console, &vm.console
 	}
-	theirs, err := vm.connect()
-	if err != nil {
+	for range 1 + o.Lines {
+		l, theirs, lerr := newLine()
+		if lerr != nil {
+			err = lerr
+			break
+		}
+		vm.lines = append(vm.lines, l)
+		vm.cmd.ExtraFiles = append(vm.cmd.ExtraFiles, theirs) // from agentFD on
+	}
+	if err == nil {
+		err = vm.start()
+	} else {
 		vm.console.close()
-		return nil, err
 	}
-	vm.cmd.ExtraFiles = []*os.File{theirs} // agentFD
-	err = vm.start()
-	_ = theirs.Close()
+	for _, f := range vm.cmd.ExtraFiles {
+		_ = f.Close()
+	}
 	if err != nil {
-		_ = vm.conn.Close()
+		vm.hangUp()
 		return nil, err
 	}
+	vm.Line, vm.lines = vm.lines[0], vm.lines[1:]
 	vm.life = time.AfterFunc(life, func() { _ = vm.cmd.Process.Kill() })
 	if o.Image == nil {
 		return vm, nil
 	}
-	if err := vm.await(time.Now().Add(boot)); err != nil {
+	if err := vm.Hear(boot); err != nil {
 		vm.Kill()
 		return nil, fmt.Errorf("%w; console:\n%s", err, vm.Console())
 	}
@@ -127,7 +138,8 @@ func orDefault[T int | time.Duration](v, d T) T {
 	return v
 }
 
-// agentFD is the descriptor of the agent's line in QEMU: the first of ExtraFiles.
+// agentFD is the descriptor of the agent's line in QEMU: the first of ExtraFiles. The
+// further lines follow.
 const agentFD = 3
 
 // pseries tells whether the guest is a pSeries machine.
@@ -151,6 +163,9 @@ func (o *Options) arguments(initramfs string, life time.Duration) []string {
 		backend = "memory-backend-file,mem-path=" + o.MemFile
 	}
 	tty, machine := "ttyS0", []string{"-cpu", "max"}
+	if o.Hypervisor != "" { // its own has the serial line; and no first domain lives with SMAP under TCG
+		tty, machine = "hvc0", []string{"-cpu", "max,-smap"}
+	}
 	if o.pseries() {
 		tty, machine = "hvc0", o.pseriesArguments()
 	} else {
@@ -159,12 +174,26 @@ func (o *Options) arguments(initramfs string, life time.Duration) []string {
 	args := append(machine, "-accel", accel, "-smp", strconv.Itoa(orDefault(o.CPUs, 1)), "-nodefaults", "-display", "none", "-no-reboot",
 		"-m", strconv.Itoa(mem)+"M",
 		"-serial", console, "-chardev", fmt.Sprintf("socket,id=agent,fd=%d", agentFD), "-serial", "chardev:agent")
+	for i := range o.Lines {
+		if i == 0 {
+			args = append(args, "-device", "virtio-serial-pci,id=vs0")
+		}
+		args = append(args, "-chardev", fmt.Sprintf("socket,id=line%d,fd=%d", i, agentFD+1+i),
+			"-device", fmt.Sprintf("virtserialport,bus=vs0.0,nr=%d,chardev=line%d", i+1, i))
+	}
 	if o.Image != nil {
-		args = append(args, "-kernel", o.Image.Kernel.Image, "-initrd", initramfs,
-			// TCG keeps code by its virtual address: where that is random, every program
-			// is translated anew, 110 ms instead of 55 on a busy machine. The end of life
-			// is ten seconds after the host's own limit, which says more.
-			"-append", fmt.Sprintf("console=%s quiet panic=-1 no_timer_check mitigations=off norandmaps net.ifnames=0 %s=%d", tty, agent.LifeParam, int(life.Seconds())+10))
+		// TCG keeps code by its virtual address: where that is random, every program
+		// is translated anew, 110 ms instead of 55 on a busy machine. The end of life
+		// is ten seconds after the host's own limit, which says more.
+		params := fmt.Sprintf("console=%s quiet panic=-1 no_timer_check mitigations=off norandmaps net.ifnames=0 %s=%d", tty, agent.LifeParam, int(life.Seconds())+10)
+		if o.Params != "" {
+			params += " " + o.Params
+		}
+		if o.Hypervisor != "" {
+			args = append(args, "-kernel", o.Hypervisor, "-append", o.HypervisorParams, "-initrd", o.Image.Kernel.Image+" "+params+","+initramfs)
+		} else {
+			args = append(args, "-kernel", o.Image.Kernel.Image, "-initrd", initramfs, "-append", params)
+		}
 	}
 	if o.Net {
 		dev := "user,id=n0"
@@ -174,24 +203,6 @@ func (o *Options) arguments(initramfs string, life time.Duration) []string {
 		args = append(args, "-netdev", dev, "-device", "virtio-net-pci,netdev=n0,romfile=")
 	}
 	return append(args, o.Args...)
-}
-
-// connect makes the two ends of the agent's line: ours, and QEMU's.
-func (vm *VM) connect() (theirs *os.File, err error) {
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("socketpair", err)
-	}
-	ours := os.NewFile(uintptr(fds[0]), "agent")
-	theirs = os.NewFile(uintptr(fds[1]), "agent")
-	vm.conn, err = net.FileConn(ours) // a copy
-	_ = ours.Close()
-	if err != nil {
-		_ = theirs.Close()
-		return nil, err
-	}
-	vm.rd = bufio.NewReaderSize(vm.conn, 1<<20)
-	return theirs, nil
 }
 
 // start starts QEMU, so that it dies with this process.
@@ -213,23 +224,12 @@ func (vm *VM) start() error {
 	return <-started
 }
 
-// await waits for the agent's first line.
-func (vm *VM) await(by time.Time) error {
-	_ = vm.conn.SetReadDeadline(by)
-	for {
-		line, err := vm.rd.ReadString('\n')
-		if err != nil {
-			return fmt.Errorf("guest: did not come up: %w", err)
-		}
-		if strings.TrimSpace(line) == agent.Ready {
-			return nil
-		}
-	}
-}
-
 // Console is the end of what the guest has printed so far; all of it is in
 // console.log.
 func (vm *VM) Console() string { return vm.console.text() }
+
+// Done is closed when QEMU has ended.
+func (vm *VM) Done() <-chan struct{} { return vm.done }
 
 // PID is QEMU's process id.
 func (vm *VM) PID() int { return vm.cmd.Process.Pid }
@@ -255,4 +255,15 @@ func (vm *VM) Kill() {
 	_ = vm.cmd.Process.Kill()
 	<-vm.done
 	_ = vm.conn.Close()
+	vm.hangUp()
+}
+
+// Lines are the further lines: in the guest, the virtio ports /dev/vport0p1 and so on,
+// which whoever serves an agent's requests is behind.
+func (vm *VM) Lines() []*Line { return vm.lines }
+
+func (vm *VM) hangUp() {
+	for _, l := range vm.lines {
+		_ = l.conn.Close()
+	}
 }

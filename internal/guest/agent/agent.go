@@ -27,6 +27,7 @@ const (
 	Shell    Op = "shell"    // run Args on the console's terminal to its end, without a bound
 	Work     Op = "work"     // start Jobs verifying writers on Path (see Worked)
 	Worked   Op = "worked"   // how they are: a Progress; with Stop after they have ended
+	Relay    Op = "relay"    // join the character devices Path and Args[0], until one of them ends
 	Poweroff Op = "poweroff" // answer, then power off
 )
 
@@ -78,3 +79,7 @@ const (
 // LifeParam is the parameter of the kernel's command line that says after how many
 // seconds the guest powers itself off.
 const LifeParam = "vtgt.life"
+
+// PortParam is the parameter that says which device the agent's line is, where it is
+// not the machine's second serial line.
+const PortParam = "vtgt.port"

@@ -15,9 +15,26 @@ import (
 	"github.com/vtgt/vtgt/internal/guest/agent"
 )
 
-// ports are where the agent's serial line is: the machine's second one, of a PC or of a
-// pSeries machine, where its number is that of its place on the bus.
-func ports() []string { return []string{"/dev/hvc1", "/dev/ttyS1"} }
+// ports are where the agent's serial line is, unless the kernel's command line says so: the
+// machine's second one, of a PC or of a pSeries machine, where its number is that of its
+// place on the bus.
+func ports() []string {
+	if p, ok := param(agent.PortParam); ok {
+		return []string{"/dev/" + p}
+	}
+	return []string{"/dev/hvc1", "/dev/ttyS1"}
+}
+
+// param is a parameter of the kernel's command line.
+func param(name string) (value string, ok bool) {
+	b, _ := os.ReadFile("/proc/cmdline")
+	for _, f := range strings.Fields(string(b)) {
+		if v, ok := strings.CutPrefix(f, name+"="); ok {
+			return v, true
+		}
+	}
+	return "", false
+}
 
 func main() {
 	if len(os.Args) > 2 && os.Args[1] == "nosync" {
@@ -84,12 +101,9 @@ func run() error {
 // limitLife ends the guest when its time is over even if nobody is left on the
 // host to do so: the kernel's command line has it in seconds.
 func limitLife() {
-	b, _ := os.ReadFile("/proc/cmdline")
-	for _, f := range strings.Fields(string(b)) {
-		v, ok := strings.CutPrefix(f, agent.LifeParam+"=")
-		if s, err := strconv.Atoi(v); ok && err == nil && s > 0 {
-			time.AfterFunc(time.Duration(s)*time.Second, powerOff)
-		}
+	v, _ := param(agent.LifeParam)
+	if s, err := strconv.Atoi(v); err == nil && s > 0 {
+		time.AfterFunc(time.Duration(s)*time.Second, powerOff)
 	}
 }
 

@@ -96,6 +96,8 @@ func (sv *server) serve(q *agent.Request) *agent.Response {
 		r.Out, err = kernelLog()
 	case agent.Work:
 		sv.work, err = startWork(q)
+	case agent.Relay:
+		err = relay(q)
 	case agent.Worked:
 		r.Out, err = sv.work.worked(q.Stop)
 	default:

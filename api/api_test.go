@@ -22,6 +22,7 @@ import (
 
 // fake is a backend with one of everything.
 type fake struct {
+	attached
 	applied []string
 	edits   []daemon.Edit
 }

@@ -35,6 +35,10 @@ type Backend interface {
 	Events(ctx context.Context, since uint64, follow bool, f func([]daemon.Event) error) error
 	History() ([]daemon.Kept, error)
 	ConfigAt(revision uint64) (*daemon.ConfigText, error)
+	Attachments() []daemon.Attachment
+	AddAttachment(a daemon.Attachment) (*daemon.Attachment, error)
+	PutAttachment(a daemon.Attachment, revision uint64) (*daemon.Attachment, error)
+	DeleteAttachment(id string, revision uint64) error
 }
 
 // ServerConfig describes a Server.
@@ -122,6 +126,7 @@ func handle(b Backend, c ServerConfig, base context.Context) http.Handler {
 	mux.HandleFunc("POST /v1/apply", h.apply)
 	mux.HandleFunc("POST /v1/debug/gc", h.gc)
 	h.objects(mux)
+	h.attachments(mux)
 	mux.Handle("GET /metrics", metricsHandler(b, c.Version))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
@@ -141,7 +146,7 @@ func handle(b Backend, c ServerConfig, base context.Context) http.Handler {
 			return
 		}
 		h.fail(w, &daemon.Error{Code: daemon.CodeNotFound, Object: r.URL.Path, Message: "there is no such resource",
-			Hint: "known are /v1/{status,disks,targets,portals,exports,sessions,config,history,events,version,apply,edit}, /metrics and /debug/pprof/"})
+			Hint: "known are /v1/{status,disks,targets,portals,exports,sessions,config,history,events,attachments,version,apply,edit}, /metrics and /debug/pprof/"})
 	})
 	return mux
 }

@@ -21,6 +21,38 @@ type (
 	Event            = daemon.Event
 	Kept             = daemon.Kept
 	Op               = config.Op
+	// Attachment is what vtgt has set up outside of itself, see package attach.
+	Attachment = daemon.Attachment
+	// AttachmentStep is one thing of that.
+	AttachmentStep  = daemon.AttachmentStep
+	AttachmentState = daemon.AttachmentState
+	StepState       = daemon.StepState
+)
+
+// What attachments and their steps have come to.
+const (
+	Attaching = daemon.Attaching
+	Attached  = daemon.Attached
+	Detaching = daemon.Detaching
+	Damaged   = daemon.Damaged
+	Planned   = daemon.Planned
+	Done      = daemon.Done
+	Undone    = daemon.Undone
+
+	AllLUNs = daemon.AllLUNs
+)
+
+// Codes of errors that clients act on.
+const (
+	CodeInvalid      = daemon.CodeInvalid
+	CodeNotFound     = daemon.CodeNotFound
+	CodeConflict     = daemon.CodeConflict
+	CodeExists       = daemon.CodeExists
+	CodeBusy         = daemon.CodeBusy
+	CodeDenied       = daemon.CodeDenied
+	CodeTimeout      = daemon.CodeTimeout
+	CodeUnavailable  = daemon.CodeUnavailable
+	CodeNotSupported = daemon.CodeNotSupported
 )
 
 // Version is the version of this interface, the /v1 of its paths.

@@ -53,6 +53,7 @@ type Daemon struct {
 	served  string // the configuration file, where runtime changes are written to
 	events  journal
 	comings journal // of sessions
+	atts    attachments
 
 	write   sync.Mutex // one writer
 	closed  bool       // under write
@@ -123,6 +124,13 @@ func start(file string, text []byte, cfg *config.Config, eng engine, o Options) 
 	d.comings.init(g.revision + 1)
 	d.comings.limit = maxSessionEvents
 	d.cur.Store(g)
+	if err := d.atts.load(st.Attachments(), func(path string, err error) {
+		o.Log.Error("the journal of an attachment cannot be read: what it has set up stays until somebody removes it by hand", "file", path, "err", err)
+	}); err != nil {
+		eng.close()
+		_ = st.Close()
+		return nil, stateError(err)
+	}
 	eng.observe(d.stateEvent)
 	eng.remember(func(disk string) scsi.Memory { return st.Memory(disk) })
 	d.write.Lock()

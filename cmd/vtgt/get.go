@@ -20,13 +20,13 @@ func newGet(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get RESOURCE",
 		Short: "Show what the daemon serves",
-		Long:  "Show disks, targets, exports, sessions, reservations, the configuration or the daemon itself.",
+		Long:  "Show disks, targets, exports, sessions, reservations, attachments, the configuration or the daemon itself.",
 		Example: `  vtgt get disks
   vtgt get sessions -o json
   vtgt get config > backup.yaml`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return usagef("name what to get: disks, targets, exports, sessions, reservations, config, history, events or status")
+			return usagef("name what to get: disks, targets, exports, sessions, reservations, attachments, config, history, events or status")
 		},
 	}
 	cmd.AddCommand(
@@ -35,6 +35,7 @@ func newGet(g *globals) *cobra.Command {
 		newResource(g, "exports", "List the ways to reach the targets", "  vtgt get exports", tableExports),
 		newResource(g, "sessions", "List who is logged in, with the negotiated values", "  vtgt get sessions\n  vtgt get sessions -o json | jq '.[].params.HeaderDigest'", tableSessions),
 		newResource(g, "reservations", "List who has registered with disks and reserved them", "  vtgt get reservations\n  vtgt get reservations -o json", tableReservations),
+		newGetAttachments(g),
 		newGetConfig(g),
 		newResource(g, "history", "List the earlier configurations that are kept", "  vtgt get history\n  vtgt get config --revision 7 | vtgt apply -f -", tableHistory),
 		newEvents(g),

@@ -188,7 +188,7 @@ func tempPattern(path string) string { return "." + filepath.Base(path) + ".new-
 // sweep removes what a daemon that was killed inside writeFile has left in its own
 // folder. The lock is held: nobody else is writing there.
 func (d *Dir) sweep() {
-	dirs := []string{d.path, filepath.Join(d.path, versionFolder)}
+	dirs := []string{d.path, filepath.Join(d.path, versionFolder), filepath.Join(d.path, attachmentFolder)}
 	units, _ := os.ReadDir(filepath.Join(d.path, unitFolder))
 	for _, u := range units {
 		dirs = append(dirs, filepath.Join(d.path, unitFolder, u.Name()))

@@ -40,17 +40,18 @@ func TestBadTree(t *testing.T) {
 	want := []place{
 		{"NOTES.md", 1, "leftovers"},
 		{"NOTES.md", 2, "leftovers"},
-		{"backing/up.go", 3, "floors"},       // up
-		{"cmd/vtgt/doc.go", 0, "doc"},        // a command begins "Command vtgt"
-		{"config/globals.go", 12, "globals"}, // a lock
-		{"config/globals.go", 13, "globals"}, // an atomic
-		{"config/globals.go", 14, "globals"}, // a channel
-		{"config/globals.go", 15, "globals"}, // assigned
-		{"config/globals.go", 16, "globals"}, // incremented
-		{"config/globals.go", 17, "globals"}, // an element assigned
-		{"config/globals.go", 18, "globals"}, // its address taken
-		{"config/globals.go", 19, "globals"}, // delete
-		{"config/globals.go", 20, "globals"}, // assigned by another package
+		{"attach/libvirt/side.go", 5, "floors"}, // sideways
+		{"backing/up.go", 3, "floors"},          // up
+		{"cmd/vtgt/doc.go", 0, "doc"},           // a command begins "Command vtgt"
+		{"config/globals.go", 12, "globals"},    // a lock
+		{"config/globals.go", 13, "globals"},    // an atomic
+		{"config/globals.go", 14, "globals"},    // a channel
+		{"config/globals.go", 15, "globals"},    // assigned
+		{"config/globals.go", 16, "globals"},    // incremented
+		{"config/globals.go", 17, "globals"},    // an element assigned
+		{"config/globals.go", 18, "globals"},    // its address taken
+		{"config/globals.go", 19, "globals"},    // delete
+		{"config/globals.go", 20, "globals"},    // assigned by another package
 		{"daemon/exit.go", 5, "exits"},
 		{"daemon/raw.go", 3, "unix"},
 		{"ibmvio/format.go", 0, "gofmt"},

@@ -1,0 +1,2 @@
+// Package attach is the floor of the ways to attach.
+package attach

@@ -1,0 +1,2 @@
+// Package libvirt looks sideways.
+package libvirt

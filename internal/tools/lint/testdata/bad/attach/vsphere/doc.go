@@ -1,0 +1,2 @@
+// Package vsphere is one of them.
+package vsphere

@@ -33,6 +33,8 @@ type printer struct {
 
 type failure struct {
 	name, output string
+	// test is empty of a build or a package.
+	test string
 }
 
 func newPrinter(out io.Writer, verbose bool) *printer {
@@ -112,7 +114,7 @@ func (p *printer) ended(k key) {
 
 // fail notes a failure, and that those above k have been told with it.
 func (p *printer) fail(k key, name string) {
-	f := failure{name: name}
+	f := failure{name: name, test: k.test}
 	if s := p.said[k]; s != nil {
 		f.output = s.String()
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -37,7 +38,7 @@ func TestRun(t *testing.T) {
 		"exit/a_test.go":  "package a\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\nfunc TestMain(m *testing.M) { println(\"gone early\"); os.Exit(3) }\n",
 	})
 	var b strings.Builder
-	code, err := run([]string{"./..."}, &b)
+	code, _, err := run([]string{"./..."}, &b)
 	out := b.String()
 	if code != 1 || err != nil {
 		t.Errorf("exit code %d, %v", code, err)
@@ -62,11 +63,11 @@ func TestRun(t *testing.T) {
 		}
 	}
 	b.Reset()
-	if code, err := run([]string{"-v", "./good"}, &b); code != 0 || err != nil || !strings.Contains(b.String(), "hidden") || strings.Contains(b.String(), "what failed") {
+	if code, _, err := run([]string{"-v", "./good"}, &b); code != 0 || err != nil || !strings.Contains(b.String(), "hidden") || strings.Contains(b.String(), "what failed") {
 		t.Errorf("%d, %v\n%s", code, err, b.String())
 	}
 	b.Reset()
-	if code, _ := run([]string{"./nothing"}, &b); code == 0 {
+	if code, _, _ := run([]string{"./nothing"}, &b); code == 0 {
 		t.Errorf("a package that is not there: exit code 0\n%s", b.String())
 	}
 }
@@ -77,7 +78,7 @@ func TestSummaryIsShort(t *testing.T) {
 		var b strings.Builder
 		p := newPrinter(&b, false)
 		for i := range n {
-			p.failures = append(p.failures, failure{fmt.Sprint("test", i), strings.Repeat(strings.Repeat("x", 1000)+"\n", 200)})
+			p.failures = append(p.failures, failure{fmt.Sprint("test", i), strings.Repeat(strings.Repeat("x", 1000)+"\n", 200), ""})
 		}
 		p.summary()
 		lines := strings.Split(b.String(), "\n")
@@ -87,5 +88,30 @@ func TestSummaryIsShort(t *testing.T) {
 		if !strings.Contains(b.String(), "FAIL: test0") || n > 40 && !strings.Contains(b.String(), " more\n") {
 			t.Errorf("%d failures:\n%s", n, b.String())
 		}
+	}
+}
+
+func TestAgain(t *testing.T) {
+	body := "package a\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\n" +
+		"func TestOnce(t *testing.T) {\n\tif f, err := os.OpenFile(\"was\", os.O_CREATE|os.O_EXCL, 0o600); err == nil {\n\t\tf.Close()\n\t\tt.Error(\"a bad day\")\n\t}\n}\n" +
+		"func TestBad(t *testing.T) {\n\tif os.Getenv(\"BAD\") != \"\" {\n\t\tt.Error(\"always\")\n\t}\n}\n"
+	for _, c := range []struct {
+		name, again, bad string
+		code             int
+		says, not        string
+	}{
+		{"passes then", "TestOnce", "", 0, "failed once, passed alone: TestOnce", "FAIL"},
+		{"no other", "TestOnce", "1", 1, "FAIL: x/a TestBad", "second try"},
+		{"always", "Test", "1", 1, "FAIL: x/a TestBad", "passed alone"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			module(t, map[string]string{"a/a_test.go": body})
+			t.Setenv("BAD", c.bad)
+			var b strings.Builder
+			code, err := runAgain([]string{"-v", "-count=1", "-run", "Test", "./..."}, regexp.MustCompile(c.again), &b)
+			if out := b.String(); code != c.code || err != nil || !strings.Contains(out, c.says) || strings.Contains(out, c.not) || !strings.Contains(out, "a bad day") {
+				t.Errorf("exit code %d, %v:\n%s", code, err, out)
+			}
+		})
 	}
 }

@@ -41,7 +41,8 @@ func (f *fake) Targets() []daemon.TargetStatus {
 }
 func (f *fake) Exports() []daemon.ExportStatus {
 	return []daemon.ExportStatus{{Kind: "vhost", Target: "vm1", State: "connected", VHost: &daemon.VHostStatus{Started: 4}},
-		{Kind: "vio", Target: "lpar1", State: "connected", VIO: &daemon.VIOStatus{Client: "logged in"}}}
+		{Kind: "vio", Target: "lpar1", State: "connected", VIO: &daemon.VIOStatus{Client: "logged in"}},
+		{Kind: "xen", Target: "vm7", State: "connected", Xen: &daemon.XenStatus{Backend: "Connected"}}}
 }
 func (f *fake) Sessions() []daemon.Session { return []daemon.Session{{Target: "t"}} }
 func (f *fake) Config() daemon.ConfigText  { return daemon.ConfigText{File: "f", Text: "version: 1\n"} }

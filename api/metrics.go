@@ -35,7 +35,7 @@ type collector struct {
 	spaceUsed, spaceLeft                                 *metric
 	errors, inFlight                                     *metric
 	latency                                              *metric
-	vhost, vio                                           []vhostMetric
+	vhost, vio, xen                                      []vhostMetric
 	all                                                  []*metric
 }
 
@@ -77,6 +77,10 @@ func newCollector(b Backend, version string) *collector {
 	for _, m := range vioMetrics() {
 		m.metric = def(m.name, m.help, m.typ, "target")
 		c.vio = append(c.vio, m)
+	}
+	for _, m := range xenMetrics() {
+		m.metric = def(m.name, m.help, m.typ, "target")
+		c.xen = append(c.xen, m)
 	}
 
 	c.size = def("vtgt_disk_size_bytes", "Capacity of a disk.", gauge, "disk")
@@ -144,6 +148,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		}
 		if e.VIO != nil {
 			for _, m := range c.vio {
+				put(m.metric, m.value(&e), e.Target)
+			}
+		}
+		if e.Xen != nil {
+			for _, m := range c.xen {
 				put(m.metric, m.value(&e), e.Target)
 			}
 		}

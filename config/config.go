@@ -156,6 +156,8 @@ type Target struct {
 	VHost *TargetVHost
 	// VIO exports the target to one pSeries guest; nil: it does not.
 	VIO *TargetVIO
+	// Xen exports the target to one Xen domain; nil: it does not.
+	Xen *TargetXen
 	// ALUA is the access state of all its exports.
 	ALUA ALUA
 }

@@ -113,7 +113,6 @@ func TestErrors(t *testing.T) {
 		{"no iqn", two + "targets:\n- {name: t, iscsi: {}}\n", []string{`f.yaml:7:20: target "t": the iSCSI name is empty`}},
 		{"iqn twice", two + "targets:\n- {name: t, iscsi: {iqn: iqn.2026-11.org.vtgt}}\n- {name: u, iscsi: {iqn: iqn.2026-11.org.vtgt}}\n", []string{`f.yaml:8:26: target "u" has the iSCSI name of another target, first in line 7`}},
 		{"chap", two + "targets:\n- {name: t, iscsi: {iqn: iqn.2026-11.org.vtgt, chap: {user: u}}}\n", []string{`f.yaml:7:54: target "t": CHAP user "u" has no secret; add secretFile: and the path of a file of mode 0600`}},
-		{"later", two + "targets:\n- name: t\n  vhost: {socket: /x}\n  xen: {}\n", []string{"f.yaml:9:3: targets[0].xen: not in this version"}},
 		{"no portal", head + "targets:\n- {name: t, iscsi: {iqn: iqn.2026-11.org.vtgt}}\n", []string{`f.yaml:3:20: target "t" is exported by iSCSI, but there is no portal`}},
 		{"portal", head + "iscsi: {portals: [\"127.0.0.1\", \":3260\", \"host:1\", \"::1\"]}\n", []string{
 			`f.yaml:2:19: the portal "127.0.0.1" is not an IP address with a port; write 127.0.0.1:3260`,

@@ -171,8 +171,7 @@ func (d *decoder) add(p Pos, path, msg, hint string) {
 // setter decodes one value.
 type setter func(n *yaml.Node, path string)
 
-// fields are the keys of a mapping. A nil setter is a key that this version
-// knows of and refuses.
+// fields are the keys of a mapping.
 type fields map[string]setter
 
 func nodePos(n *yaml.Node) Pos {
@@ -272,8 +271,6 @@ func (d *decoder) mapping(n *yaml.Node, path string, fs fields) bool {
 		switch {
 		case !known:
 			d.add(nodePos(k), join(path, key), fmt.Sprintf("unknown key %q in %s", clip(key), label(path)), fs.suggest(key))
-		case set == nil:
-			d.add(nodePos(k), join(path, key), fmt.Sprintf("%s: not in this version of vtgt", join(path, key)), "leave the key out")
 		default:
 			p := join(path, key)
 			d.src.pos[p] = nodePos(v)
@@ -292,10 +289,8 @@ func join(path, key string) string {
 
 func (fs fields) names() []string {
 	var out []string
-	for k, set := range fs {
-		if set != nil {
-			out = append(out, k)
-		}
+	for k := range fs {
+		out = append(out, k)
 	}
 	slices.Sort(out)
 	return out

@@ -168,6 +168,9 @@ func (l LUN) detail() string {
 	if a := l.Address.VIO; a.Stated {
 		s += fmt.Sprintf(" at vio id %d LUN %d", a.ID, a.LUN)
 	}
+	if a := l.Address.Xen; a.Stated {
+		s += " at xen " + a.String()
+	}
 	return s
 }
 

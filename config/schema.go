@@ -12,8 +12,7 @@ import (
 // maxLUN is the largest LUN number of flat space addressing (SAM-5 §4.7.7).
 const maxLUN = 1<<14 - 1
 
-// root states the keys of the file. What DESIGN calls for later is known by
-// name and refused, so that nobody believes it to be in force.
+// root states the keys of the file.
 func (d *decoder) root(c *Config, n *yaml.Node) {
 	version := -1
 	ok := d.mapping(n, "", fields{
@@ -131,7 +130,10 @@ func (d *decoder) target(t *Target, n *yaml.Node, p string) {
 			t.VIO = &TargetVIO{}
 			d.mapping(n, p, d.targetVIO(t.VIO))
 		},
-		"xen": nil,
+		"xen": func(n *yaml.Node, p string) {
+			t.Xen = &TargetXen{}
+			d.mapping(n, p, d.targetXen(t.Xen))
+		},
 	})
 }
 

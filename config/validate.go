@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -262,6 +263,7 @@ func (v *validator) identity(d *Disk, p string, serials, naas map[string]string)
 func (v *validator) targets() {
 	names, iqns := map[string]string{}, map[string]string{}
 	sockets := map[string]string{v.c.API.Socket: "api.socket"}
+	devices := map[string]string{} // of Xen domains
 	for i := range v.c.Targets {
 		t, p := &v.c.Targets[i], at("targets", i)
 		v.name("target", p, t.Name, names)
@@ -302,6 +304,9 @@ func (v *validator) targets() {
 		}
 		if t.VIO != nil {
 			v.vio(t, p+".vio", sockets)
+		}
+		if t.Xen != nil {
+			v.xen(t, p+".xen", devices)
 		}
 		if t.ISCSI == nil {
 			continue
@@ -364,13 +369,13 @@ func (v *validator) sharing() {
 			const hint = "write shared: true at the disk if the initiators know of each other, or readOnly: true at the LUN, or say with initiators: who sees it"
 			switch g := t.guests(); {
 			case len(g) == 0:
-			case t.ISCSI == nil && (len(g) == 1 || g[0].id == g[1].id):
+			case t.ISCSI == nil && !slices.ContainsFunc(g, func(o guest) bool { return o.id != g[0].id }):
 				u.guest = g[0].id
 			case l.Initiators != "": // the mask decides
 			case t.ISCSI == nil:
-				v.add(u.path, hint, "disk %q could be written by the virtual machines at %s and %s at once", l.Disk, clip(g[0].socket), clip(g[1].socket))
+				v.add(u.path, hint, "disk %q could be written by the virtual machines at %s and %s at once", l.Disk, clip(g[0].place), clip(other(g).place))
 			default:
-				v.add(u.path, hint, "disk %q could be written by the virtual machine at %s and by iSCSI initiators of target %q at once", l.Disk, clip(g[0].socket), t.Name)
+				v.add(u.path, hint, "disk %q could be written by the virtual machine at %s and by iSCSI initiators of target %q at once", l.Disk, clip(g[0].place), t.Name)
 			}
 			o, used := first[l.Disk]
 			if !used {

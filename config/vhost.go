@@ -31,6 +31,8 @@ type Address struct {
 	VHostTarget uint8
 	// VIO is the place on a pSeries guest's virtual SCSI bus.
 	VIO VIOAddress
+	// Xen is the place on a Xen domain's SCSI bus.
+	Xen XenAddress
 }
 
 const (
@@ -88,7 +90,7 @@ func (d *decoder) address(a *Address) setter {
 				d.mapping(n, p, fields{"target": d.integer(func(v int64) { a.VHostTarget = uint8(v) }, 0, maxVHostTarget)})
 			},
 			"vio": d.vioAddress(&a.VIO),
-			"xen": nil,
+			"xen": d.xenAddress(&a.Xen),
 		})
 	}
 }
@@ -190,6 +192,9 @@ func (t *Target) exports() string {
 	if t.VIO != nil {
 		out = append(out, "vio "+t.VIO.Socket)
 	}
+	if t.Xen != nil {
+		out = append(out, "xen "+t.Xen.String())
+	}
 	if t.ISCSI != nil || len(out) == 0 {
 		out = append([]string{t.iscsi()}, out...)
 	}
@@ -210,7 +215,7 @@ func guestChanges(a, b *Target) []string {
 	if x != nil && y != nil && a.VIO.AIX != b.VIO.AIX {
 		out = append(out, fmt.Sprintf("vio.aix %v -> %v", a.VIO.AIX, b.VIO.AIX))
 	}
-	return out
+	return append(out, xenChanges(a, b)...)
 }
 
 // socketChanges tells what differs in one of them.

@@ -65,7 +65,6 @@ func TestVHostErrors(t *testing.T) {
 		{target("vhost: {socket: /x, sockte: /y}"), "did you mean \"socket\"?"},
 		{target("luns: [{lun: 16383, disk: a}], vhost: {socket: /x}"), "LUN 16383 is beyond what virtio-scsi drivers look at"},
 		{target("luns: [{lun: 1, disk: a, address: {vhost: {target: 254}}}], vhost: {socket: /x}"), "254 is out of range"},
-		{target("luns: [{lun: 1, disk: a, address: {xen: \"0:0:0:0\"}}]"), "not in this version"},
 		// Who writes.
 		{target("luns: [{lun: 0, disk: a}], vhost: {socket: /x}, " + iscsi), "disk \"a\" could be written by the virtual machine at /x and by iSCSI initiators of target \"t\" at once; write shared: true"},
 		{target("luns: [{lun: 0, disk: a}], vhost: {socket: /x}") + "- {name: u, luns: [{lun: 0, disk: a}], vhost: {socket: /y}}\n", "could be written through the targets \"t\" and \"u\""},

@@ -91,22 +91,35 @@ func (t *Target) vio() string {
 }
 
 // guest is a virtual machine that writes by an export of a target.
-type guest struct{ id, socket string }
+type guest struct{ id, place string }
 
 // guests are a target's virtual machines. Two with one UUID are one initiator.
 func (t *Target) guests() (out []guest) {
-	add := func(kind string, x *TargetVHost) {
+	add := func(kind, initiator, place string) {
 		id := t.Name + " " + kind
-		if u, ok := ParseUUID(x.Initiator); ok {
+		if u, ok := ParseUUID(initiator); ok {
 			id = FormatUUID(u)
 		}
-		out = append(out, guest{id, x.Socket})
+		out = append(out, guest{id, place})
 	}
-	if t.VHost != nil {
-		add("vhost", t.VHost)
+	if x := t.VHost; x != nil {
+		add("vhost", x.Initiator, x.Socket)
 	}
-	if t.VIO != nil {
-		add("vio", &t.VIO.TargetVHost)
+	if x := t.VIO; x != nil {
+		add("vio", x.Initiator, x.Socket)
+	}
+	if x := t.Xen; x != nil {
+		add("xen", x.Initiator, "Xen "+x.String())
 	}
 	return out
+}
+
+// other is a guest that is not the first one.
+func other(g []guest) guest {
+	for _, o := range g[1:] {
+		if o.id != g[0].id {
+			return o
+		}
+	}
+	return g[0]
 }

@@ -144,6 +144,9 @@ func (x *change) prepare() error {
 		if c.VIO != nil {
 			x.export(t, exportName{name, kindVIO}, ids, &bad)
 		}
+		if c.Xen != nil {
+			x.export(t, exportName{name, kindXen}, ids, &bad)
+		}
 	}
 	for _, e := range p.addExports {
 		if t := p.old.targets[e.target]; t != nil {
@@ -368,10 +371,13 @@ func (x *change) publish() {
 	}
 	for _, e := range p.removeExports {
 		t := x.n.targets[e.target]
-		trouble("target "+e.target, t.exports[e.kind].obj.close(drain))
+		trouble("target "+e.target, retire(t.exports[e.kind].obj, drain))
 		x.n.targets[e.target] = t.with(e.kind, nil)
 	}
 	for _, name := range p.removeTargets {
+		for _, e := range p.old.targets[name].exports {
+			trouble("target "+name, retire(e.obj, drain))
+		}
 		trouble("target "+name, d.closeTarget(p.old.targets[name], drain))
 		delete(x.n.targets, name)
 	}

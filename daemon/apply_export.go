@@ -31,7 +31,11 @@ func (x *change) export(t *target, n exportName, ids *state.Prepared, bad *colle
 		}
 		e.relID = e.ring.ports[0]
 		e.obj, err = t.obj.newRing(e.ring, x.ownSocket(e.ring.socket))
-		err = place(err, x.plan.cfg, x.targetPath(n.target)+"."+n.kind+".socket")
+		key := ".socket"
+		if n.kind == kindXen {
+			key = ""
+		}
+		err = place(err, x.plan.cfg, x.targetPath(n.target)+"."+n.kind+key)
 	} else {
 		if e.relID, err = ids.Port("iscsi:" + n.target); err == nil {
 			e.obj, err = t.obj.newISCSI(c.ISCSI, e.relID)
@@ -53,7 +57,7 @@ func (x *change) export(t *target, n exportName, ids *state.Prepared, bad *colle
 func (x *change) ownSocket(path string) bool {
 	for _, t := range x.plan.old.targets {
 		for _, e := range t.exports {
-			if e.ring != nil && e.ring.socket == path {
+			if e.ring != nil && path != "" && e.ring.socket == path {
 				return true
 			}
 		}
@@ -76,45 +80,42 @@ func (x *change) targetPath(name string) string {
 func (x *change) ringSpec(n exportName, ids *state.Prepared, bad *collect) *ringSpec {
 	name, kind := n.target, n.kind
 	t := x.plan.is.Target(name)
-	c := t.VHost
 	s := &ringSpec{kind: kind, target: name, ports: map[uint8]uint16{}}
-	if kind == kindVIO {
-		c, s.aix = &t.VIO.TargetVHost, t.VIO.AIX
-	}
-	s.socket = c.Socket
-	s.access = unixsock.Access{Mode: fs.FileMode(c.Permission()), UID: -1, GID: -1}
 	ok := true
 	fail := func(key string, e *Error) {
 		ok = false
 		e.Object = "target " + name
 		bad.add(place(e, x.plan.cfg, x.targetPath(name)+"."+kind+"."+key))
 	}
-	var err error
-	if c.Owner != "" {
-		if s.access.UID, err = userID(c.Owner); err != nil {
-			fail("owner", &Error{Code: CodeNotFound, Message: "there is no user " + c.Owner, Hint: "make the user, or correct " + kind + ".owner", Err: err})
+	// Number 0 is always there: a bus without it looks dead to some drivers.
+	vts := map[uint8]bool{0: true}
+	var initiator string
+	switch kind {
+	case kindXen:
+		// A domain's SCSI bus is one port's.
+		s.xen, initiator = *t.Xen, t.Xen.Initiator
+	case kindVIO:
+		s.aix, initiator = t.VIO.AIX, t.VIO.Initiator
+		s.listen(&t.VIO.TargetVHost, fail)
+		for _, l := range t.LUNs {
+			if id, _, ok := l.VIO(); ok {
+				vts[id] = true
+			}
+		}
+	default:
+		initiator = t.VHost.Initiator
+		s.listen(t.VHost, fail)
+		for _, l := range t.LUNs {
+			vts[l.Address.VHostTarget] = true
 		}
 	}
-	if c.Group != "" {
-		if s.access.GID, err = groupID(c.Group); err != nil {
-			fail("group", &Error{Code: CodeNotFound, Message: "there is no group " + c.Group, Hint: "make the group, or correct " + kind + ".group", Err: err})
-		}
-	}
-	if id, stated := config.ParseUUID(c.Initiator); stated {
+	if id, stated := config.ParseUUID(initiator); stated {
 		s.initiator = id
 	} else {
 		s.initiator = ids.Initiator(kind + ":" + name)
 	}
-	// Number 0 is always there: a bus without it looks dead to some drivers.
-	vts := map[uint8]bool{0: true}
-	for _, l := range t.LUNs {
-		if kind == kindVHost {
-			vts[l.Address.VHostTarget] = true
-		} else if id, _, ok := l.VIO(); ok {
-			vts[id] = true
-		}
-	}
 	for _, vt := range slices.Sorted(maps.Keys(vts)) {
+		var err error
 		if s.ports[vt], err = ids.Port(fmt.Sprintf("%s:%s:%d", kind, name, vt)); err != nil {
 			fail("socket", &Error{Code: CodeInternal, Message: err.Error(), Err: err})
 			break
@@ -124,6 +125,23 @@ func (x *change) ringSpec(n exportName, ids *state.Prepared, bad *collect) *ring
 		return nil
 	}
 	return s
+}
+
+// listen says where the export listens, and who may connect.
+func (s *ringSpec) listen(c *config.TargetVHost, fail func(key string, e *Error)) {
+	s.socket = c.Socket
+	s.access = unixsock.Access{Mode: fs.FileMode(c.Permission()), UID: -1, GID: -1}
+	var err error
+	if c.Owner != "" {
+		if s.access.UID, err = userID(c.Owner); err != nil {
+			fail("owner", &Error{Code: CodeNotFound, Message: "there is no user " + c.Owner, Hint: "make the user, or correct " + s.kind + ".owner", Err: err})
+		}
+	}
+	if c.Group != "" {
+		if s.access.GID, err = groupID(c.Group); err != nil {
+			fail("group", &Error{Code: CodeNotFound, Message: "there is no group " + c.Group, Hint: "make the group, or correct " + s.kind + ".group", Err: err})
+		}
+	}
 }
 
 func userID(name string) (int, error) {

@@ -45,7 +45,9 @@ type core struct {
 	names map[string]string // target names by iSCSI name
 	space spaceWatch
 	// vhosts are the vhost-user exports that were started.
-	rings map[*ringExport]bool
+	rings map[ringSessions]bool
+	// xen is made when a target has an export to a Xen domain.
+	xen xenHost
 	// files were handed over; inherited are those of them that listen.
 	files     []*os.File
 	inherited inherited
@@ -68,9 +70,10 @@ func newEngine(cfg *config.Config, o *Options) (engine, error) {
 	}
 	c := &core{
 		tell: func(string, string, string) {},
-		log:  log, group: g, names: map[string]string{}, rings: map[*ringExport]bool{}, open: o.Open,
+		log:  log, group: g, names: map[string]string{}, rings: map[ringSessions]bool{}, open: o.Open,
 		files: files, inherited: inherit(files),
 	}
+	c.xen.init(c, cfg, o)
 	c.space.start(o.spaceTick)
 	c.srv = iscsi.NewServer(iscsi.Config{Group: g, Log: log, OnSession: c.session, Limits: iscsi.Limits{
 		PingInterval: cfg.ISCSI.PingInterval, PingTimeout: cfg.ISCSI.PingTimeout,
@@ -516,6 +519,9 @@ func (c *core) sessions() []Session {
 	}
 	return out
 }
+
+// ringSessions has nexuses of virtual machines.
+type ringSessions interface{ sessions() []Session }
 
 // ringSessions are the nexuses of virtual machines.
 func (c *core) ringSessions() (out []Session) {

@@ -24,7 +24,7 @@ const protocolSRP = 4
 
 // ringSpec is what a virtual machine's export is made of.
 type ringSpec struct {
-	kind      string // kindVHost or kindVIO
+	kind      string // kindVHost, kindVIO or kindXen
 	target    string
 	socket    string
 	access    unixsock.Access
@@ -33,18 +33,15 @@ type ringSpec struct {
 	ports map[uint8]uint16
 	// aix has INQUIRY say what AIX looks for.
 	aix bool
-}
-
-func (s *ringSpec) equal(o *ringSpec) bool {
-	return s.kind == o.kind && s.aix == o.aix && s.target == o.target && s.socket == o.socket && s.access == o.access && s.initiator == o.initiator && maps.Equal(s.ports, o.ports)
+	xen config.TargetXen
 }
 
 // device is what the names of ports are made of.
 func (s *ringSpec) device() string {
-	if s.kind == kindVIO {
-		return "vio " + s.target // a target may have both kinds
+	if s.kind == kindVHost {
+		return s.target
 	}
-	return s.target
+	return s.kind + " " + s.target // a target may have several kinds
 }
 
 // ringServer is the front end of a virtual machine's export.
@@ -75,6 +72,9 @@ type ringExport struct {
 }
 
 func (o *targetUnit) newRing(s *ringSpec, own bool) (exportObject, error) {
+	if s.kind == kindXen {
+		return o.newXen(s)
+	}
 	x := &ringExport{t: o, spec: s, ports: map[uint8]*scsi.Port{}}
 	if x.ln = o.c.inherited.unix(s.socket); x.ln != nil {
 		return x, nil

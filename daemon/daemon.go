@@ -39,6 +39,8 @@ type Options struct {
 
 	// spaceTick is how often the room of thin disks is looked at; 0: 10 s.
 	spaceTick time.Duration
+	// xen is the way to Xen; nil: the kernel's devices.
+	xen func() (*xenParts, error)
 	// Open opens stores; nil: backing.Open. Tests put faults into them.
 	Open func(spec string, o backing.Options) (backing.Store, error)
 }
@@ -436,11 +438,18 @@ func (d *Daemon) Targets() []TargetStatus {
 		if c.VIO != nil {
 			t.VIO = c.VIO.Socket
 		}
+		if c.Xen != nil {
+			t.Xen = c.Xen.String()
+		}
 		for _, l := range c.LUNs {
 			s := LUNStatus{LUN: l.LUN, Disk: l.Disk, ReadOnly: l.ReadOnly, VHostTarget: int(l.Address.VHostTarget), Revision: g.revs["lun "+lunName(c.Name, l.LUN)]}
 			if c.VIO != nil {
 				id, lun, _ := l.VIO()
 				s.VIOID, s.VIOLUN = int(id), int(lun)
+			}
+			if c.Xen != nil {
+				a, _ := l.Xen()
+				s.Xen = a.String()
 			}
 			if k := g.disks[l.Disk]; k != nil {
 				st := k.obj.status()

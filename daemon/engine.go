@@ -113,6 +113,23 @@ type exportObject interface {
 	close(deadline time.Duration) error
 }
 
+// detacher is an exportObject that can end for good, in order: its consumer lets go of its
+// disks. close alone means that vtgt ends, and comes back.
+type detacher interface {
+	// detach waits at most for deadline.
+	detach(deadline time.Duration) error
+}
+
+// retire ends an export that is in no configuration any more.
+func retire(o exportObject, deadline time.Duration) error {
+	var bad collect
+	if d, ok := o.(detacher); ok {
+		bad.add(d.detach(deadline))
+	}
+	bad.add(o.close(deadline))
+	return bad.err()
+}
+
 // portalObject is a bound listening address.
 type portalObject interface {
 	// addr is the address as bound, with the port that the kernel chose.

@@ -50,10 +50,11 @@ const (
 	kindISCSI = "iscsi"
 	kindVHost = "vhost"
 	kindVIO   = "vio"
+	kindXen   = "xen"
 )
 
 // kinds are the kinds of export, in the order in which they are shown.
-func kinds() []string { return []string{kindISCSI, kindVHost, kindVIO} }
+func kinds() []string { return []string{kindISCSI, kindVHost, kindVIO, kindXen} }
 
 // with is t with other exports; nil takes one away.
 func (t *target) with(kind string, e *export) *target {

@@ -164,6 +164,9 @@ func (p *plan) exports(bad *collect, o, t *config.Target) {
 		case kindVIO:
 			is = t.VIO != nil
 			same = was && is && o.VIO != nil && o.VIO.AIX == t.VIO.AIX && sameVHost(&o.VIO.TargetVHost, &t.VIO.TargetVHost)
+		case kindXen:
+			is = t.Xen != nil
+			same = was && is && o.Xen != nil && o.Xen.Same(t.Xen)
 		}
 		if same {
 			if kind != kindISCSI {
@@ -197,13 +200,17 @@ func (p *plan) exportInUse(bad *collect, x exportName) {
 	switch {
 	case x.kind != kindISCSI:
 		front := "vhost-user"
-		if x.kind == kindVIO {
+		hint := "end it or unplug its device first, or use --force: its device does not answer any more"
+		switch x.kind {
+		case kindVIO:
 			front = "vio"
+		case kindXen:
+			front, hint = "xen", "take the device away first (vtgt detach xen), or use --force: the domain loses its disks"
 		}
 		if !force(p, "target "+x.target+" changes its "+front+" export: its virtual machine loses its disks: "+enumerate(who)) {
 			bad.add(&Error{Code: CodeBusy, Object: "target " + x.target,
 				Message: "its " + front + " export cannot change while a virtual machine is connected (" + enumerate(who) + ")",
-				Hint:    "end it or unplug its device first, or use --force: its device does not answer any more"})
+				Hint:    hint})
 		}
 	case !force(p, "target "+x.target+" changes its export: its sessions end: "+enumerate(who)):
 		bad.add(&Error{Code: CodeBusy, Object: "target " + x.target,
@@ -215,13 +222,19 @@ func (p *plan) exportInUse(bad *collect, x exportName) {
 // sameISCSI: who may log in changes while the export is served.
 func sameISCSI(a, b *config.TargetISCSI) bool { return a.IQN == b.IQN && a.Alias == b.Alias }
 
-// guestsOf are a target's exports to virtual machines.
-func guestsOf(t *config.Target) (out []*config.TargetVHost) {
-	if t.VHost != nil {
-		out = append(out, t.VHost)
+// guestOf is who writes by an export to a virtual machine.
+type guestOf struct{ who, initiator string }
+
+// guestsOf are those of a target.
+func guestsOf(t *config.Target) (out []guestOf) {
+	if x := t.VHost; x != nil {
+		out = append(out, guestOf{"the virtual machine at " + x.Socket, x.Initiator})
 	}
-	if t.VIO != nil {
-		out = append(out, &t.VIO.TargetVHost)
+	if x := t.VIO; x != nil {
+		out = append(out, guestOf{"the virtual machine at " + x.Socket, x.Initiator})
+	}
+	if x := t.Xen; x != nil {
+		out = append(out, guestOf{"Xen " + x.String(), x.Initiator})
 	}
 	return out
 }
@@ -250,7 +263,7 @@ func (p *plan) sharing(bad *collect) {
 				if l.Initiators != "" {
 					continue
 				}
-				who, id := "the virtual machine at "+x.Socket, strings.ToLower(x.Initiator)
+				who, id := x.who, strings.ToLower(x.initiator)
 				if o := guests[id]; id != "" && o != "" {
 					who = o
 				} else if id != "" {

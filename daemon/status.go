@@ -72,8 +72,10 @@ type LUNStatus struct {
 	// VHostTarget is the virtio target that shows it.
 	VHostTarget int `json:"vhostTarget,omitempty"`
 	// VIOID and VIOLUN are where a vio export shows it.
-	VIOID    int    `json:"vioID,omitempty"`
-	VIOLUN   int    `json:"vioLUN,omitempty"`
+	VIOID  int `json:"vioID,omitempty"`
+	VIOLUN int `json:"vioLUN,omitempty"`
+	// Xen is where a xen export shows it, HOST:CHANNEL:TARGET:LUN.
+	Xen      string `json:"xen,omitempty"`
 	Revision uint64 `json:"revision"`
 }
 
@@ -83,6 +85,7 @@ type TargetStatus struct {
 	IQN    string `json:"iqn,omitempty"`
 	Socket string `json:"socket,omitempty"` // vhost-user
 	VIO    string `json:"vio,omitempty"`    // socket of the vio export
+	Xen    string `json:"xen,omitempty"`    // domain and device of the xen export
 	Alias  string `json:"alias,omitempty"`
 	// ALUA is the access state of its ports as configured, PortGroup their target
 	// port group identifier.
@@ -96,11 +99,12 @@ type TargetStatus struct {
 
 // ExportStatus is one way to reach a target.
 type ExportStatus struct {
-	Kind   string `json:"kind"` // iscsi, vhost, vio
+	Kind   string `json:"kind"` // iscsi, vhost, vio, xen
 	Target string `json:"target"`
 	// Name is the target port's: the iSCSI name, or a made one.
 	Name string `json:"name"`
-	// Addresses are those it is reachable at: portals, or the socket.
+	// Addresses are those it is reachable at: portals, the socket, or the domain and
+	// its device.
 	Addresses []string `json:"addresses"`
 	// State is listening; connected: a virtual machine is there; failed: it does not
 	// serve.
@@ -116,11 +120,12 @@ type ExportStatus struct {
 	Stuck int64        `json:"stuck"`
 	VHost *VHostStatus `json:"vhost,omitempty"`
 	VIO   *VIOStatus   `json:"vio,omitempty"`
+	Xen   *XenStatus   `json:"xen,omitempty"`
 }
 
 // Session is one initiator logged in.
 type Session struct {
-	Kind      string `json:"kind"` // iscsi, vhost, vio
+	Kind      string `json:"kind"` // iscsi, vhost, vio, xen
 	Discovery bool   `json:"discovery,omitempty"`
 	Target    string `json:"target"`
 	IQN       string `json:"iqn"`

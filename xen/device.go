@@ -15,6 +15,7 @@ import (
 	"github.com/vtgt/vtgt/scsi"
 	"github.com/vtgt/vtgt/xen/gnttab"
 	"github.com/vtgt/vtgt/xen/journal"
+	"github.com/vtgt/vtgt/xen/nodes"
 	"github.com/vtgt/vtgt/xen/vscsiif"
 	"github.com/vtgt/vtgt/xen/xenstore"
 )
@@ -50,17 +51,18 @@ type device struct {
 	ring   *ring
 	err    error // of the last step
 	failed error // of the ring
+	since  time.Time
 }
 
 func newDevice(h *Host, e *Export, id devID) (*device, error) {
-	d := &device{h: h, e: e, id: id, be: fmt.Sprintf("%s/%d/%d", h.base, id.domain, id.device),
+	d := &device{h: h, e: e, id: id, be: e.device(id.domain).BackendPath(),
 		wake: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{})}
 	d.luns.Store(&lunMap{})
 	var err error
-	if d.fe, err = h.conf.Store.Read(d.be + "/frontend"); err != nil {
+	if d.fe, err = h.xs().Read(d.be + "/frontend"); err != nil {
 		return nil, err
 	}
-	who, err := h.conf.Store.Read(d.be + "/frontend-id")
+	who, err := h.xs().Read(d.be + "/frontend-id")
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +72,7 @@ func newDevice(h *Host, e *Export, id devID) (*device, error) {
 	return d, nil
 }
 
-func (d *device) token() string { return fmt.Sprintf("%d/%d", d.id.domain, d.id.device) }
+func (d *device) token() string { return fmt.Sprintf("%s/%d/%d", d.id.typ, d.id.domain, d.id.device) }
 
 // kick has run look again. Any goroutine.
 func (d *device) kick() {
@@ -85,8 +87,8 @@ func (d *device) end() { d.once.Do(func() { close(d.quit) }) }
 
 func (d *device) run() {
 	defer d.h.gone(d)
-	if err := d.h.conf.Store.Watch(d.fe, d.token()); err == nil {
-		defer func() { _ = d.h.conf.Store.Unwatch(d.fe, d.token()) }()
+	if err := d.h.xs().Watch(d.fe, d.token()); err == nil {
+		defer func() { _ = d.h.xs().Unwatch(d.fe, d.token()) }()
 	}
 	defer d.disconnect(false)
 	d.kick()
@@ -117,13 +119,13 @@ func (d *device) note(err error) {
 	was := d.err
 	d.err = err
 	d.mu.Unlock()
-	if err != nil && (was == nil || was.Error() != err.Error()) {
+	if err != nil && !isLost(err) && (was == nil || was.Error() != err.Error()) {
 		d.h.conf.Log.Warn("xen: a device cannot be served", "export", d.e.conf.Name, "domain", d.id.domain, "device", d.id.device, "err", err)
 	}
 }
 
 func (d *device) setState(s State) error {
-	return d.h.conf.Store.Write(d.be+"/state", strconv.Itoa(int(s)))
+	return d.h.xs().Write(d.be+"/state", strconv.Itoa(int(s)))
 }
 
 // step does what the states ask for. over: the device is no more.
@@ -141,15 +143,13 @@ func (d *device) step() (over bool, err error) {
 	d.mu.Unlock()
 	switch {
 	case bs == Unknown: // the nodes were removed, or are being made
-		if _, err := d.h.conf.Store.Read(d.be + "/frontend"); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := d.h.xs().Read(d.be + "/frontend"); !errors.Is(err, fs.ErrNotExist) {
 			return false, err
 		}
 		d.disconnect(true)
 		return true, nil
-	case front == Unknown && d.seen:
-		return d.lost()
 	case front == Unknown:
-		return false, nil
+		return d.lost()
 	}
 	d.seen = true
 	switch bs {
@@ -157,7 +157,7 @@ func (d *device) step() (over bool, err error) {
 		return false, d.init()
 	case InitWait:
 		if front == Initialised {
-			return false, d.connect(true)
+			return false, d.initialised()
 		}
 	case Closed:
 		if front == Initialising && d.online() { // the domain boots again, or loads its driver again
@@ -165,10 +165,7 @@ func (d *device) step() (over bool, err error) {
 		}
 		// Else the toolstack removes the nodes.
 	case Closing:
-		if front == Closed {
-			d.disconnect(true)
-			return false, d.close(Closed)
-		}
+		return false, d.closing(front)
 	case Connected, Reconfiguring, Reconfigured:
 		return false, d.connected(bs, front)
 	}
@@ -177,35 +174,34 @@ func (d *device) step() (over bool, err error) {
 
 // online tells whether the toolstack wants the device to stay.
 func (d *device) online() bool {
-	v, err := d.h.conf.Store.Read(d.be + "/online")
+	v, err := d.h.xs().Read(d.be + "/online")
 	return err == nil && v == "1"
 }
 
-// lost is the end of the front end's nodes. Those of a domain that is dead are ours to
-// remove: nobody else knows of them.
+// lost is the end of the front end's nodes, or their absence. Those of a domain that is
+// dead are ours to remove: nobody else knows of them.
 func (d *device) lost() (over bool, err error) {
-	d.disconnect(true)
-	alive, err := d.h.conf.Store.Introduced(d.id.domain)
+	if d.seen {
+		d.disconnect(true)
+	}
+	alive, err := d.h.xs().Introduced(d.id.domain)
 	if err != nil || alive {
 		return false, err
 	}
-	err = d.h.conf.Store.Update(func(tx *xenstore.Tx) error {
-		if err := tx.Remove(d.be); err != nil {
-			return err
+	if !d.seen { // a domain that is being made is not introduced yet
+		if _, err := d.h.xs().Read(fmt.Sprintf("/local/domain/%d", d.id.domain)); !errors.Is(err, fs.ErrNotExist) {
+			return false, err
 		}
-		up := filepath.Dir(d.be)
-		if l, err := tx.List(up); err != nil || len(l) > 0 {
-			return err
-		}
-		return tx.Remove(up)
-	})
+	}
+	_ = os.Remove(d.journalPath())
+	err = d.h.xs().Update(func(tx *xenstore.Tx) error { return nodes.RemoveBackend(tx, d.e.device(d.id.domain)) })
 	d.again = err != nil
 	return err == nil, err
 }
 
 // init offers the device.
 func (d *device) init() error {
-	return d.h.conf.Store.Update(func(tx *xenstore.Tx) error {
+	return d.h.xs().Update(func(tx *xenstore.Tx) error {
 		if err := tx.Write(d.be+"/feature-sg-grant", strconv.Itoa(maxSegments)); err != nil {
 			return err
 		}
@@ -219,6 +215,37 @@ func (d *device) init() error {
 // close writes the end. Only the front end's own leave, or the toolstack's wish, leads
 // here: a front end takes it for the loss of the disk.
 func (d *device) close(s State) error { return d.setState(s) }
+
+// initialised is a front end that has offered its ring.
+func (d *device) initialised() error {
+	if d.ring == nil {
+		return d.connect(true)
+	}
+	// The ring is served already: only the state could not be written.
+	if id, err := d.identity(); err != nil || id == d.ident {
+		if err == nil {
+			err = d.setState(Connected)
+		}
+		return err
+	}
+	d.disconnect(true)
+	return d.connect(true)
+}
+
+// closing is a device that the toolstack, or its front end, wants to end. The disks are
+// served until the front end has let go of them: it writes out what its caches hold.
+func (d *device) closing(front State) error {
+	switch front {
+	case Initialising, InitWait, Closed: // no driver, or no ring
+		d.disconnect(true)
+		return d.close(Closed)
+	case Connected, Reconfiguring, Reconfigured:
+		if d.ring == nil {
+			return d.connect(false)
+		}
+	}
+	return nil
+}
 
 // connected is what there is to do while the device is, or was, connected.
 func (d *device) connected(bs, front State) error {
@@ -247,7 +274,7 @@ func (d *device) connected(bs, front State) error {
 		d.disconnect(true)
 		return d.connect(true)
 	case front == Reconfiguring && bs == Reconfiguring:
-		return d.h.conf.Store.Update(func(tx *xenstore.Tx) error {
+		return d.h.xs().Update(func(tx *xenstore.Tx) error {
 			if err := d.applyNodes(tx, false); err != nil {
 				return err
 			}
@@ -263,7 +290,7 @@ func (d *device) connected(bs, front State) error {
 func (d *device) identity() (id journal.Identity, err error) {
 	id = journal.Identity{Domain: d.id.domain, Device: d.id.device, Boot: d.h.conf.Boot}
 	for name, p := range map[string]*uint32{"ring-ref": &id.RingRef, "event-channel": &id.Port} {
-		v, err := d.h.conf.Store.Read(d.fe + "/" + name)
+		v, err := d.h.xs().Read(d.fe + "/" + name)
 		if err != nil {
 			return id, err
 		}
@@ -329,7 +356,7 @@ func (d *device) start(c *ringConfig, fresh bool) (err error) {
 	if c.Ring, err = vscsiif.NewRing(c.Page.B, cons, prod); err != nil {
 		return err
 	}
-	if err := d.h.conf.Store.Update(func(tx *xenstore.Tx) error { return d.applyNodes(tx, fresh) }); err != nil {
+	if err := d.h.xs().Update(func(tx *xenstore.Tx) error { return d.applyNodes(tx, fresh) }); err != nil {
 		return err
 	}
 	var r *ring
@@ -340,8 +367,12 @@ func (d *device) start(c *ringConfig, fresh bool) (err error) {
 		return err
 	}
 	d.mu.Lock()
-	d.ring = r
+	d.ring, d.since = r, time.Now()
 	d.mu.Unlock()
+	d.h.mu.Lock()
+	d.e.boots++
+	d.h.mu.Unlock()
+	d.e.conf.Tell(true, fmt.Sprintf("domain %d", d.id.domain))
 	return nil
 }
 
@@ -353,12 +384,16 @@ func (d *device) fail(err error) {
 	d.h.conf.Log.Warn("xen: a ring is served no more", "export", d.e.conf.Name, "domain", d.id.domain, "device", d.id.device, "why", err)
 }
 
+func (d *device) journalPath() string {
+	return filepath.Join(d.h.conf.Dir, fmt.Sprintf("xen-%s-%d-%d", d.id.typ, d.id.domain, d.id.device))
+}
+
 // openJournal maps the device's journal.
 func (d *device) openJournal() error {
 	if d.mem != nil {
 		return nil
 	}
-	p := filepath.Join(d.h.conf.Dir, fmt.Sprintf("xen-%s-%d-%d", d.h.conf.Type, d.id.domain, d.id.device))
+	p := d.journalPath()
 	f, err := os.OpenFile(p, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("the journal of a ring: %w", err)
@@ -386,9 +421,17 @@ func (d *device) disconnect(forget bool) {
 				d.h.conf.Log.Warn("xen: requests are still with the store", "export", d.e.conf.Name, "domain", d.id.domain, "stuck", n)
 			}
 		}
+		d.h.mu.Lock()
 		d.mu.Lock()
 		d.ring, d.failed = nil, nil
+		for i := range d.e.sum {
+			if i != cFlight {
+				d.e.sum[i] += r.shown[i].Load()
+			}
+		}
 		d.mu.Unlock()
+		d.h.mu.Unlock()
+		d.e.conf.Tell(false, fmt.Sprintf("domain %d", d.id.domain))
 		if forget {
 			d.jr.Forget()
 		}

@@ -8,19 +8,21 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vtgt/vtgt/internal/loop"
-	"github.com/vtgt/vtgt/scsi"
-	"github.com/vtgt/vtgt/srp"
 	"github.com/vtgt/vtgt/xen/evtchn"
 	"github.com/vtgt/vtgt/xen/gnttab"
+	"github.com/vtgt/vtgt/xen/nodes"
 	"github.com/vtgt/vtgt/xen/xenstore"
 )
 
-// HostConfig describes a Host. Only Type, Log and MapFrom have defaults.
+// HostConfig describes a Host. Only Log and MapFrom have defaults.
 type HostConfig struct {
-	Store    *xenstore.Conn
+	// Dial connects to xenstored: once by NewHost, and again whenever that connection
+	// was lost. The connections are the host's.
+	Dial     func() (*xenstore.Conn, error)
 	Channels evtchn.Binder
 	Grants   gnttab.Table
 	Group    *loop.Group
@@ -29,123 +31,268 @@ type HostConfig struct {
 	Dir string
 	// Boot is this boot's identity (/proc/sys/kernel/random/boot_id).
 	Boot [16]byte
-	// Self is the domain that this process runs in.
-	Self uint32
-	// Type is the back end's type in xenstore ("vtgt", which does not collide with
-	// Linux's xen-scsiback).
-	Type string
 	// MapFrom is from how many bytes on a command's data are mapped instead of
 	// copied; 0: never.
 	MapFrom int64
 	Log     *slog.Logger // nil: silence
 }
 
-// Host serves the devices of all exports. It owns neither Store nor Grants. Methods may
-// be called on any goroutine.
+// Host serves the devices of all exports. It does not own Grants. Methods may be called
+// on any goroutine.
 type Host struct {
-	conf HostConfig
-	base string // of the back end's nodes
-	done chan struct{}
-	wg   sync.WaitGroup
+	conf  HostConfig
+	self  uint32 // the domain that this process runs in
+	store atomic.Pointer[xenstore.Conn]
+	quit  chan struct{}
+	done  chan struct{}
+	wg    sync.WaitGroup // of devices
+	scans chan struct{}  // closed when the scanner has ended
+
+	wanted chan struct{} // a scan is
 
 	mu      sync.Mutex
 	exports map[*Export]struct{}
 	devices map[devID]*device
+	types   map[string]int // exports by type of back end
+	lost    error          // why there is no xenstored at present
+	losses  uint64
 	closed  bool
 }
 
 // devID is a device by its nodes.
-type devID struct{ domain, device uint32 }
+type devID struct {
+	typ            string
+	domain, device uint32
+}
 
 // ErrClosed: the host or export was closed.
 var ErrClosed = errors.New("closed")
 
-// NewHost begins to watch for devices.
+// redialTime is the time between two attempts to reach a xenstored that went away.
+const redialTime = 500 * time.Millisecond
+
+// domainEvents are the special paths at which domains' comings and goings are told.
+func domainEvents() []string { return []string{"@introduceDomain", "@releaseDomain"} }
+
+// NewHost connects to xenstored.
 func NewHost(c HostConfig) (*Host, error) {
-	if c.Type == "" {
-		c.Type = "vtgt"
-	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Host{conf: c, base: fmt.Sprintf("/local/domain/%d/backend/%s", c.Self, c.Type), done: make(chan struct{}),
-		exports: map[*Export]struct{}{}, devices: map[devID]*device{}}
-	for _, p := range []string{h.base, "@releaseDomain"} {
-		if err := c.Store.Watch(p, "be"); err != nil {
-			return nil, err
-		}
+	h := &Host{conf: c, quit: make(chan struct{}), done: make(chan struct{}), scans: make(chan struct{}), wanted: make(chan struct{}, 1),
+		exports: map[*Export]struct{}{}, devices: map[devID]*device{}, types: map[string]int{}}
+	s, err := c.Dial()
+	if err != nil {
+		return nil, err
+	}
+	if h.self, err = s.Self(); err == nil {
+		h.store.Store(s)
+		err = h.watch()
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	go h.run()
+	go h.scanner()
 	return h, nil
 }
 
-// run hands xenstore's events to the devices, until the connection ends.
+// xs is the connection to xenstored. It may have been lost: then what is asked of it
+// fails, and devices look again when there is another one.
+func (h *Host) xs() *xenstore.Conn { return h.store.Load() }
+
+// base is where the nodes of back ends of a type are.
+func (h *Host) base(typ string) string {
+	return fmt.Sprintf("/local/domain/%d/backend/%s", h.self, typ)
+}
+
+// watch has a new connection tell of what concerns us.
+func (h *Host) watch() error {
+	s := h.xs()
+	h.mu.Lock()
+	type watch struct{ path, token string }
+	var l []watch
+	for t := range h.types {
+		l = append(l, watch{h.base(t), baseToken})
+	}
+	for _, d := range h.devices {
+		l = append(l, watch{d.fe, d.token()})
+	}
+	h.mu.Unlock()
+	for _, p := range domainEvents() {
+		l = append(l, watch{p, baseToken})
+	}
+	for _, w := range l {
+		// A device that has come meanwhile has asked for its own.
+		if err := s.Watch(w.path, w.token); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// baseToken is the token of watches that are not of a single device.
+const baseToken = "be"
+
+// run hands xenstore's events to the devices.
 func (h *Host) run() {
 	defer close(h.done)
 	for {
-		e, err := h.conf.Store.Next()
-		if err != nil {
-			if !errors.Is(err, xenstore.ErrClosed) {
-				h.conf.Log.Error("xen: no news of domains any more; connected devices go on", "err", err)
-			}
+		e, err := h.xs().Next()
+		if err == nil {
+			h.route(e)
+			continue
+		}
+		if !h.reconnect(err) {
 			return
 		}
-		h.route(e)
 	}
 }
 
-func (h *Host) route(e xenstore.Event) {
-	var id devID
-	rest, ours := strings.CutPrefix(e.Path, h.base+"/")
-	if e.Token != "be" { // DOMAIN/DEVICE, of a front end
-		rest, ours = e.Token, true
+// reconnect waits for a xenstored; false: the host was closed. Rings that are connected
+// do not need it.
+func (h *Host) reconnect(why error) bool {
+	h.mu.Lock()
+	if !h.closed {
+		h.lost = why
+		h.losses++
 	}
-	if ours {
-		parts := strings.SplitN(rest, "/", 3)
-		if len(parts) >= 2 {
-			id, ours = parseID(parts[0], parts[1])
-		} else {
-			ours = false
+	h.mu.Unlock()
+	select {
+	case <-h.quit:
+		return false
+	default:
+	}
+	h.conf.Log.Warn("xen: no news of domains until xenstored is back; connected devices go on", "err", why)
+	t := time.NewTicker(redialTime)
+	defer t.Stop()
+	for {
+		s, err := h.conf.Dial()
+		if err == nil {
+			h.store.Store(s)
+			select {
+			case <-h.quit: // Close closes it
+				return false
+			default:
+			}
+			if err = h.watch(); err == nil {
+				break
+			}
+			_ = s.Close()
+		}
+		h.mu.Lock()
+		h.lost = err
+		h.mu.Unlock()
+		select {
+		case <-h.quit:
+			return false
+		case <-t.C:
 		}
 	}
 	h.mu.Lock()
-	d := h.devices[id]
-	var all []*device
-	if !ours {
-		for _, x := range h.devices {
-			all = append(all, x)
+	h.lost = nil
+	h.mu.Unlock()
+	h.conf.Log.Info("xen: xenstored is back")
+	h.kickAll()
+	h.look()
+	return true
+}
+
+func (h *Host) kickAll() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range h.devices {
+		d.kick()
+	}
+}
+
+// route finds out whom e concerns.
+func (h *Host) route(e xenstore.Event) {
+	of := e.Token // TYPE/DOMAIN/DEVICE, of a front end
+	if e.Token == baseToken {
+		of, _ = strings.CutPrefix(e.Path, fmt.Sprintf("/local/domain/%d/backend/", h.self))
+	}
+	if p := strings.SplitN(of, "/", 4); len(p) >= 3 {
+		if id, ok := parseID(p[0], p[1], p[2]); ok {
+			h.mu.Lock()
+			d := h.devices[id]
+			h.mu.Unlock()
+			if d != nil {
+				d.kick()
+				return
+			}
+		}
+	}
+	h.kickAll()
+	h.look()
+}
+
+func parseID(typ, domain, dev string) (devID, bool) {
+	a, err := strconv.ParseUint(domain, 10, 16)
+	b, err2 := strconv.ParseUint(dev, 10, 32)
+	return devID{typ, uint32(a), uint32(b)}, err == nil && err2 == nil
+}
+
+// look has the scanner look for what is new. It does not wait.
+func (h *Host) look() {
+	select {
+	case h.wanted <- struct{}{}:
+	default:
+	}
+}
+
+func (h *Host) scanner() {
+	defer close(h.scans)
+	for {
+		select {
+		case <-h.quit:
+			return
+		case <-h.wanted:
+			h.scan()
+		}
+	}
+}
+
+// scan looks for domains that want their nodes, and for nodes that nobody serves yet.
+func (h *Host) scan() {
+	h.mu.Lock()
+	var idle []*Export
+	var types []string
+	if !h.closed {
+		for e := range h.exports {
+			if e.dev == nil {
+				idle = append(idle, e)
+			}
+		}
+		for t := range h.types {
+			types = append(types, t)
 		}
 	}
 	h.mu.Unlock()
-	if ours && d != nil {
-		d.kick()
+	if len(idle) == 0 {
 		return
 	}
-	for _, x := range all {
-		x.kick()
+	for _, e := range idle {
+		e.offer()
 	}
-	h.scan()
+	for _, t := range types {
+		h.scanType(t)
+	}
 }
 
-func parseID(domain, dev string) (devID, bool) {
-	a, err := strconv.ParseUint(domain, 10, 16)
-	b, err2 := strconv.ParseUint(dev, 10, 32)
-	return devID{uint32(a), uint32(b)}, err == nil && err2 == nil
-}
-
-// scan looks for devices that nobody serves yet.
-func (h *Host) scan() {
-	domains, err := h.conf.Store.List(h.base)
+func (h *Host) scanType(typ string) {
+	base := h.base(typ)
+	domains, err := h.xs().List(base)
 	if err != nil {
 		return // none yet
 	}
 	for _, dom := range domains {
-		devs, err := h.conf.Store.List(h.base + "/" + dom)
+		devs, err := h.xs().List(base + "/" + dom)
 		if err != nil {
 			continue
 		}
 		for _, dev := range devs {
-			if id, ok := parseID(dom, dev); ok {
+			if id, ok := parseID(typ, dom, dev); ok {
 				h.adopt(id)
 			}
 		}
@@ -158,19 +305,23 @@ func (h *Host) adopt(id devID) {
 	var found []*Export
 	if h.devices[id] == nil && !h.closed {
 		for e := range h.exports {
-			if e.conf.Device == id.device && e.dev == nil {
+			if e.conf.Type == id.typ && e.conf.Device == id.device && e.dev == nil {
 				found = append(found, e)
 			}
 		}
 	}
 	h.mu.Unlock()
+	if len(found) == 0 {
+		return
+	}
+	dom := nodes.Lookup(&h.xs().Tx, id.domain)
 	for _, e := range found {
-		if !h.means(e.conf.Domain, id.domain) {
+		if !dom.Is(e.conf.Domain) {
 			continue
 		}
 		d, err := newDevice(h, e, id)
 		if err != nil {
-			h.conf.Log.Warn("xen: a device's nodes cannot be used", "domain", id.domain, "device", id.device, "err", err)
+			e.note(fmt.Errorf("the nodes of domain %d, device %d cannot be used: %w", id.domain, id.device, err))
 			return
 		}
 		h.mu.Lock()
@@ -178,25 +329,12 @@ func (h *Host) adopt(id devID) {
 			h.mu.Unlock()
 			return
 		}
-		h.devices[id], e.dev = d, d
+		h.devices[id], e.dev, e.err = d, d, nil
 		h.wg.Add(1)
 		h.mu.Unlock()
 		go d.run()
 		return
 	}
-}
-
-// means tells whether want, a number, a name or a UUID, is domain id.
-func (h *Host) means(want string, id uint32) bool {
-	if want == strconv.FormatUint(uint64(id), 10) {
-		return true
-	}
-	p := fmt.Sprintf("/local/domain/%d/", id)
-	if n, err := h.conf.Store.Read(p + "name"); err == nil && n == want {
-		return true
-	}
-	vm, err := h.conf.Store.Read(p + "vm")
-	return err == nil && strings.EqualFold(strings.TrimPrefix(vm, "/vm/"), want)
 }
 
 // gone is the end of d's run.
@@ -208,7 +346,7 @@ func (h *Host) gone(d *device) {
 	}
 	h.mu.Unlock()
 	close(d.ended)
-	h.scan() // the domain may be back already, under another number
+	h.look() // the domain may be back already, under another number
 	h.wg.Done()
 }
 
@@ -216,162 +354,35 @@ func (h *Host) gone(d *device) {
 // in xenstore stay as they are. Exports must be closed nevertheless.
 func (h *Host) Close() {
 	h.mu.Lock()
+	was := h.closed
 	h.closed = true
 	for _, d := range h.devices {
 		d.end()
 	}
 	h.mu.Unlock()
-	h.wg.Wait()
-	for _, p := range []string{h.base, "@releaseDomain"} {
-		_ = h.conf.Store.Unwatch(p, "be")
-	}
-}
-
-// Config describes an Export.
-type Config struct {
-	// Name is the target's, as the left part of p-dev has it.
-	Name string
-	// Domain is the front end's: a number, a name or a UUID. Device is its number
-	// there.
-	Domain string
-	Device uint32
-	Port   *scsi.Port
-	// LUNs are the target's LUNs at the moment.
-	LUNs func() []uint16
-	// Initiator is the initiator port identifier, stored with the export.
-	Initiator [16]byte
-	Deadline  time.Duration // of stopping rings and of task management (30 s)
-}
-
-// Export is a device of one domain. It outlives the domain's boots: reservations, mode
-// pages and unit attentions are its nexus's.
-type Export struct {
-	h    *Host
-	conf Config
-	port *srp.Port
-
-	// Guarded by h.mu.
-	dev    *device
-	closed bool
-}
-
-// Export serves the device that c describes, as soon as its nodes are in xenstore. The
-// error is a *scsi.SharingError where its domain must not share a disk.
-func (h *Host) Export(c Config) (*Export, error) {
-	if c.Deadline <= 0 {
-		c.Deadline = scsi.DefaultDeadline
-	}
-	p, err := srp.NewPort(srp.Config{Port: c.Port, Initiator: c.Initiator, Requests: 16, Slack: 4, Deadline: c.Deadline, New: NewSlot})
-	if err != nil {
-		return nil, err
-	}
-	e := &Export{h: h, conf: c, port: p}
-	h.mu.Lock()
-	closed := h.closed
-	if !closed {
-		h.exports[e] = struct{}{}
-	}
-	h.mu.Unlock()
-	if closed {
-		p.Close(time.Nanosecond, func(int) {})
-		return nil, ErrClosed
-	}
-	h.scan()
-	return e, nil
-}
-
-// Close ends the service: what was taken from the ring is answered, the states in
-// xenstore stay, so that a domain does not notice, and the next process goes on. It
-// returns how many requests the deadline has passed by.
-func (e *Export) Close(deadline time.Duration) (stuck int) {
-	h := e.h
-	h.mu.Lock()
-	was := e.closed
-	e.closed = true
-	delete(h.exports, e)
-	d := e.dev
-	if d != nil {
-		d.end()
-	}
-	h.mu.Unlock()
 	if was {
-		return 0
+		return
 	}
-	if d != nil {
-		<-d.ended
-	}
-	ch := make(chan int, 1)
-	e.port.Close(deadline, func(n int) { ch <- n })
-	return <-ch
+	h.wg.Wait()
+	close(h.quit)
+	_ = h.xs().Close() // and with it its watches
+	<-h.done
+	<-h.scans
+	_ = h.xs().Close() // run may have made another one meanwhile
 }
 
-// Status is an export's state for people.
-type Status struct {
-	Found             bool // a device is there
-	Domain            uint32
-	Backend, Frontend State
-	Connected         bool  // a ring is served
-	Failed            error // why not, or why not any more
-	Requests, Events, Notifies, GrantCalls, GrantCopies, GrantPages,
-	Bad, Unknown, Lost, Gone, InFlight uint64
+// HostStatus is a host's state for people.
+type HostStatus struct {
+	Lost   error  // why there is no connection to xenstored at present
+	Losses uint64 // of connections
 }
 
 // Status reads it.
-func (e *Export) Status() (st Status) {
-	e.h.mu.Lock()
-	d := e.dev
-	e.h.mu.Unlock()
-	if d == nil {
-		return st
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	st = Status{Found: true, Domain: d.id.domain, Backend: d.bs, Frontend: d.fs, Failed: errors.Join(d.err, d.failed), Connected: d.ring != nil}
-	if r := d.ring; r != nil {
-		for i, p := range map[int]*uint64{cRequests: &st.Requests, cEvents: &st.Events, cNotifies: &st.Notifies, cCalls: &st.GrantCalls, cCopies: &st.GrantCopies,
-			cMapped: &st.GrantPages, cBad: &st.Bad, cUnknown: &st.Unknown, cLost: &st.Lost, cGone: &st.Gone, cFlight: &st.InFlight} {
-			*p = r.shown[i].Load()
-		}
-	}
-	return st
+func (h *Host) Status() HostStatus {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return HostStatus{h.lost, h.losses}
 }
 
-// State is a xenbus state (xen/include/public/io/xenbus.h).
-type State uint8
-
-// The states.
-const (
-	Unknown State = iota
-	Initialising
-	InitWait
-	Initialised
-	Connected
-	Closing
-	Closed
-	Reconfiguring
-	Reconfigured
-)
-
-func (s State) String() string {
-	if l := [...]string{"Unknown", "Initialising", "InitWait", "Initialised", "Connected", "Closing", "Closed", "Reconfiguring", "Reconfigured"}; int(s) < len(l) {
-		return l[s]
-	}
-	return strconv.Itoa(int(s))
-}
-
-// state reads a node with a state in it. A node that is not there, or nonsense, is
-// Unknown.
-func (h *Host) state(path string) (State, error) {
-	v, err := h.conf.Store.Read(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Unknown, nil
-	}
-	if err != nil {
-		return Unknown, err
-	}
-	n, err := strconv.ParseUint(v, 10, 8)
-	if err != nil || State(n) > Reconfigured {
-		return Unknown, nil
-	}
-	return State(n), nil
-}
+// DefaultMapFrom is HostConfig.MapFrom of the daemon.
+const DefaultMapFrom = 0

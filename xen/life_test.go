@@ -38,9 +38,8 @@ type world struct {
 	dir   string
 	port  *scsi.Port
 
-	store *xenstore.Conn // the back end's
-	h     *Host
-	e     *Export
+	h *Host
+	e *Export
 }
 
 func newWorld(t *testing.T) *world {
@@ -89,16 +88,17 @@ func (w *world) ok(err error) {
 func (w *world) up() {
 	w.Helper()
 	var err error
-	w.store = w.xs.Dial(0)
-	w.h, err = NewHost(HostConfig{Store: w.store, Channels: &w.hub, Grants: w.dom.Table(), Group: w.g, Dir: w.dir, Boot: [16]byte{7}})
+	w.h, err = NewHost(HostConfig{Dial: w.dial, Channels: &w.hub, Grants: w.dom.Table(), Group: w.g, Dir: w.dir, Boot: [16]byte{7}})
 	w.ok(err)
-	w.e, err = w.h.Export(Config{Name: "t1", Domain: "guest", Port: w.port, Initiator: [16]byte{9}, LUNs: func() (l []uint16) {
-		for _, m := range w.tg.LUNs() {
-			l = append(l, m.LUN)
-		}
-		return l
-	}})
+	w.e, err = w.h.Export(Config{Name: "t1", Domain: "guest", Port: w.port, Initiator: [16]byte{9}, Place: place})
 	w.ok(err)
+}
+
+func (w *world) dial() (*xenstore.Conn, error) { return w.xs.Dial(0), nil }
+
+// place shows each LUN at its number.
+func place(m *scsi.Mapping) (LUN, bool) {
+	return LUN{Number: m.LUN, At: vscsiif.Address{LUN: m.LUN}}, true
 }
 
 func (w *world) down() {
@@ -107,7 +107,6 @@ func (w *world) down() {
 		w.Errorf("%d stuck", n)
 	}
 	w.h.Close()
-	_ = w.store.Close()
 	if n := w.dom.Maps(); n != 0 {
 		w.Errorf("%d pages are mapped after Close", n)
 	}
@@ -383,8 +382,7 @@ func TestRestart(t *testing.T) {
 		}
 	}
 	// Two at once: the second cannot have the event channel, and waits.
-	other := w.xs.Dial(0)
-	h, err := NewHost(HostConfig{Store: other, Channels: &w.hub, Grants: w.dom.Table(), Group: w.g, Dir: w.dir, Boot: [16]byte{7}})
+	h, err := NewHost(HostConfig{Dial: w.dial, Channels: &w.hub, Grants: w.dom.Table(), Group: w.g, Dir: w.dir, Boot: [16]byte{7}})
 	w.ok(err)
 	p := w.tg.NewPort(scsi.PortConfig{RelID: 2, Protocol: 4, Name: "t1", DeviceName: "t1"})
 	e, err := h.Export(Config{Name: "t1", Domain: "5", Port: p, Initiator: [16]byte{10}})
@@ -395,7 +393,6 @@ func TestRestart(t *testing.T) {
 	}
 	e.Close(srptest.Timeout)
 	h.Close()
-	_ = other.Close()
 	ready(t, d.f)
 	d.off()
 }

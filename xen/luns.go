@@ -122,28 +122,32 @@ func (d *device) applyNodes(tx *xenstore.Tx, fresh bool) error {
 }
 
 // syncNodes writes the nodes that the target's LUNs want: new ones in Initialising,
-// those of LUNs that are no more in Closing.
+// those of LUNs that are no more, or are elsewhere, in Closing.
 func (d *device) syncNodes(tx *xenstore.Tx) (changed bool, err error) {
-	if d.e.conf.LUNs == nil {
+	if d.e.conf.Place == nil {
 		return false, nil
 	}
-	want := d.e.conf.LUNs()
+	want := d.e.luns()
 	have := d.nodes(tx)
 	for _, x := range have {
 		live := x.state == Initialising || x.state == Initialised || x.state == Connected
-		if live && x.err == nil && !slices.Contains(want, x.lun) {
+		if live && x.err == nil && !slices.ContainsFunc(want, func(l LUN) bool { return l.Number == x.lun && l.At == x.addr }) {
 			if err := tx.Write(x.path+"/state", strconv.Itoa(int(Closing))); err != nil {
 				return false, err
 			}
 			changed = true
 		}
 	}
-	for _, lun := range want {
-		if lun > maxLUN || slices.ContainsFunc(have, func(x node) bool { return x.err == nil && x.lun == lun }) {
+	for _, l := range want {
+		// One that is elsewhere still goes first, and so does another one at its place.
+		if slices.ContainsFunc(have, func(x node) bool { return x.err == nil && (x.lun == l.Number || x.addr == l.At) }) {
 			continue
 		}
-		p := fmt.Sprintf("%s/dev-%d", d.devs(), lun)
-		for _, kv := range [][2]string{{"p-dev", fmt.Sprintf("%s:%d", d.e.conf.Name, lun)}, {"v-dev", fmt.Sprintf("0:0:0:%d", lun)}, {"state", "1"}} {
+		p := fmt.Sprintf("%s/dev-%d", d.devs(), l.Number)
+		for _, kv := range [][2]string{
+			{"p-dev", fmt.Sprintf("%s:%d", d.e.conf.Name, l.Number)},
+			{"v-dev", fmt.Sprintf("%d:%d:%d:%d", l.Host, l.At.Channel, l.At.Target, l.At.LUN)}, {"state", "1"},
+		} {
 			if err := tx.Write(p+"/"+kv[0], kv[1]); err != nil {
 				return false, err
 			}
@@ -156,7 +160,7 @@ func (d *device) syncNodes(tx *xenstore.Tx) (changed bool, err error) {
 // settle is the front end's news that it has met the devices: they are connected, and
 // those that went have no node any more. Then comes the next change, if there is one.
 func (d *device) settle(bs State) error {
-	return d.h.conf.Store.Update(func(tx *xenstore.Tx) error {
+	return d.h.xs().Update(func(tx *xenstore.Tx) error {
 		for _, x := range d.nodes(tx) {
 			var err error
 			switch {

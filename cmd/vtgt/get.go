@@ -205,7 +205,7 @@ func tableTargets(ctx context.Context, c *api.Client, w io.Writer) error {
 	var rows [][]string
 	for _, t := range ts {
 		name := t.IQN
-		for _, s := range []string{t.Socket, t.VIO} {
+		for _, s := range []string{t.Socket, t.VIO, t.Xen} {
 			if s == "" {
 				continue
 			}
@@ -254,6 +254,12 @@ func tableExports(ctx context.Context, c *api.Client, w io.Writer) error {
 				if v.OS != "" {
 					features = fmt.Sprintf("%s, partition %s (%s), limit %d", v.Client, v.Partition, v.OS, v.RequestLimit)
 				}
+			}
+		}
+		if v := e.Xen; v != nil {
+			inFlight = fmt.Sprint(v.InFlight)
+			if v.DomainID != nil {
+				features = fmt.Sprintf("domain %d, back end %s, front end %s", *v.DomainID, v.Backend, v.Frontend)
 			}
 		}
 		state := e.State

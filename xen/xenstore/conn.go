@@ -146,7 +146,7 @@ func (c *Conn) read() {
 }
 
 func (c *Conn) lost(err error) {
-	c.fail(fmt.Errorf("xenstore: the connection is lost: %w", err))
+	c.fail(fmt.Errorf("%w: %w", ErrLost, err))
 	_ = c.rw.Close()
 }
 

@@ -13,6 +13,8 @@ import (
 var (
 	// ErrClosed: Close was called.
 	ErrClosed = errors.New("xenstore: the connection is closed")
+	// ErrLost: xenstored has ended the connection, or has ended itself.
+	ErrLost = errors.New("xenstore: the connection is lost")
 	// ErrAgain: another change was faster than the transaction (EAGAIN).
 	ErrAgain = errors.New("xenstore: conflict with another transaction")
 	// ErrBusy: Update has met conflicts only.

@@ -3,6 +3,7 @@ package xenstore
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
 	"strings"
 	"time"
@@ -172,6 +173,19 @@ func (t *Tx) SetPerms(path string, ps ...Perm) error {
 func (c *Conn) DomainPath(domid uint32) (string, error) {
 	b, err := c.do(wire.GetDomainPath, 0, "", wire.Strings(strconv.FormatUint(uint64(domid), 10)))
 	return strings.TrimSuffix(string(b), "\x00"), err
+}
+
+// Self is the number of the domain that asks, 0 where nobody says another.
+func (c *Conn) Self() (uint32, error) {
+	b, err := c.do(wire.Read, 0, "domid", wire.Strings("domid")) // below the domain's own folder
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(string(b), 10, 16)
+	return uint32(n), err
 }
 
 // Introduced tells whether xenstored knows domain domid: false once it is dead.

@@ -324,6 +324,9 @@ func (s *Server) serve(c *client, h wire.Header, body []byte) (ans []byte, code 
 		return nil, "EINVAL"
 	}
 	path := args[0]
+	if h.Type == wire.Read && path != "" && path[0] != '/' { // the domain's own
+		path = "/local/domain/" + strconv.Itoa(int(c.domid)) + "/" + path
+	}
 	switch h.Type {
 	case wire.Directory, wire.Read, wire.GetPerms, wire.DirectoryPart, wire.Write, wire.Mkdir, wire.Rm, wire.SetPerms, wire.Watch:
 		if wire.CheckPath(path) != nil {

@@ -1,13 +1,9 @@
 package xen
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/vtgt/vtgt/backing"
@@ -17,24 +13,18 @@ import (
 	"github.com/vtgt/vtgt/scsi"
 	"github.com/vtgt/vtgt/scsi/scsitest"
 	"github.com/vtgt/vtgt/srp/srptest"
-	"github.com/vtgt/vtgt/xen/evtchn/evtchntest"
-	"github.com/vtgt/vtgt/xen/gnttab/gnttabtest"
+	"github.com/vtgt/vtgt/xen/nodes"
 	"github.com/vtgt/vtgt/xen/vscsiif"
-	"github.com/vtgt/vtgt/xen/xenstore"
-	"github.com/vtgt/vtgt/xen/xenstore/wire"
-	"github.com/vtgt/vtgt/xen/xenstore/xenstoretest"
+	"github.com/vtgt/vtgt/xen/xentest"
 )
 
-// world is a machine with Xen: a disk, xenstored, and one domain at a time.
+// world is a machine with Xen, and a disk.
 type world struct {
 	testing.TB
+	*xentest.Machine
 	g     *loop.Group
 	tg    *scsi.Target
 	unit2 *scsi.Unit // in no target at first
-	xs    *xenstoretest.Server
-	tools *xenstore.Conn // dom0's toolstack
-	hub   evtchntest.Hub
-	dom   *gnttabtest.Domain
 	dir   string
 	port  *scsi.Port
 
@@ -43,7 +33,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{TB: t, xs: xenstoretest.New(), dir: t.TempDir(), dom: gnttabtest.NewDomain(t, 5, 4096)}
+	w := &world{TB: t, Machine: xentest.NewMachine(t), dir: t.TempDir()}
 	var err error
 	if w.g, err = loop.NewGroup(loop.Config{Loops: 2, Slabs: slab.New(0), Strict: true}); err != nil {
 		t.Fatal(err)
@@ -60,13 +50,9 @@ func newWorld(t *testing.T) *world {
 	w.tg = scsi.NewTarget(scsi.TargetConfig{Name: "t1"})
 	w.ok(w.tg.Map(0, rig.Unit, scsi.MapOptions{}))
 	w.port = w.tg.NewPort(scsi.PortConfig{RelID: 1, Protocol: 4, Name: "t1", DeviceName: "t1"})
-	w.tools = w.xs.Dial(0)
 	w.up()
 	t.Cleanup(func() {
 		w.down()
-		_ = w.tools.Close()
-		w.xs.Close()
-		w.dom.Free()
 		rig.Wait("Target.Close", func(done func(int)) { w.tg.Close(srptest.Timeout, done) })
 		rig.Wait("Unit.Close", func(done func(int)) { w.unit2.Close(srptest.Timeout, done) })
 		rig.Close()
@@ -88,13 +74,11 @@ func (w *world) ok(err error) {
 func (w *world) up() {
 	w.Helper()
 	var err error
-	w.h, err = NewHost(HostConfig{Dial: w.dial, Channels: &w.hub, Grants: w.dom.Table(), Group: w.g, Dir: w.dir, Boot: [16]byte{7}})
+	w.h, err = NewHost(HostConfig{Dial: w.Dial, Channels: &w.Hub, Grants: w.Grants(), Group: w.g, Dir: w.dir, Boot: [16]byte{7}})
 	w.ok(err)
 	w.e, err = w.h.Export(Config{Name: "t1", Domain: "guest", Port: w.port, Initiator: [16]byte{9}, Place: place})
 	w.ok(err)
 }
-
-func (w *world) dial() (*xenstore.Conn, error) { return w.xs.Dial(0), nil }
 
 // place shows each LUN at its number.
 func place(m *scsi.Mapping) (LUN, bool) {
@@ -107,188 +91,29 @@ func (w *world) down() {
 		w.Errorf("%d stuck", n)
 	}
 	w.h.Close()
-	if n := w.dom.Maps(); n != 0 {
+	if n := w.Mapped(); n != 0 {
 		w.Errorf("%d pages are mapped after Close", n)
 	}
 }
+
+// guest is the domain's device.
+var guest = nodes.Device{Type: "vtgt", Domain: 5}
 
 const (
 	bePath = "/local/domain/0/backend/vtgt/5/0"
 	fePath = "/local/domain/5/device/vscsi/0"
 )
 
-// attach is what a toolstack does.
+// attach makes the domain and its device.
 func (w *world) attach() {
 	w.Helper()
-	w.xs.Introduce(5)
-	w.ok(w.tools.Update(func(tx *xenstore.Tx) error {
-		for _, kv := range [][2]string{
-			{"/local/domain/5/name", "guest"},
-			{bePath, ""}, {fePath, ""},
-		} {
-			if err := tx.Write(kv[0], kv[1]); err != nil {
-				return err
-			}
-		}
-		if err := tx.SetPerms(bePath, xenstore.Perm{Access: wire.None}, xenstore.Perm{Access: wire.ReadOnly, Domain: 5}); err != nil {
-			return err
-		}
-		if err := tx.SetPerms(fePath, xenstore.Perm{Access: wire.None, Domain: 5}, xenstore.Perm{Access: wire.ReadOnly}); err != nil {
-			return err
-		}
-		for _, kv := range [][2]string{
-			{bePath + "/frontend", fePath}, {bePath + "/frontend-id", "5"}, {bePath + "/online", "1"}, {bePath + "/state", "1"},
-			{fePath + "/backend", bePath}, {fePath + "/backend-id", "0"}, {fePath + "/state", "1"},
-		} {
-			if err := tx.Write(kv[0], kv[1]); err != nil {
-				return err
-			}
-		}
-		return nil
-	}))
-}
-
-// driver is xen-scsifront's part of xenbus in domain 5.
-type driver struct {
-	w     *world
-	c     *xenstore.Conn
-	f     *front
-	done  chan struct{}
-	mu    sync.Mutex
-	state State
-	disks map[string]bool // by v-dev
-}
-
-func (w *world) boot() *driver {
-	d := &driver{w: w, c: w.xs.Dial(5), done: make(chan struct{}), state: Initialising, disks: map[string]bool{}}
-	w.ok(d.c.Watch(bePath+"/state", "s"))
-	go d.run()
-	return d
-}
-
-func (d *driver) run() {
-	defer close(d.done)
-	for {
-		if _, err := d.c.Next(); err != nil {
-			return
-		}
-		v, err := d.c.Read(bePath + "/state")
-		if err != nil {
-			continue
-		}
-		n, _ := strconv.Atoi(v)
-		d.backend(State(n))
-	}
-}
-
-func (d *driver) set(s State) {
-	d.mu.Lock()
-	d.state = s
-	d.mu.Unlock()
-	if err := d.c.Write(fePath+"/state", strconv.Itoa(int(s))); err != nil && !errors.Is(err, xenstore.ErrClosed) {
-		d.w.Error(err)
-	}
-}
-
-func (d *driver) backend(s State) {
-	d.mu.Lock()
-	state := d.state
-	d.mu.Unlock()
-	switch {
-	case s == InitWait && state == Initialising:
-		d.f = newFront(d.w.TB, d.w.dom, &d.w.hub)
-		if err := d.c.Update(func(tx *xenstore.Tx) error {
-			if err := tx.Write(fePath+"/ring-ref", fmt.Sprint(d.f.ref)); err != nil {
-				return err
-			}
-			return tx.Write(fePath+"/event-channel", fmt.Sprint(d.f.port.Num))
-		}); err != nil {
-			d.w.Error(err)
-		}
-		d.set(Initialised)
-	case s == Connected && state == Initialised, s == Reconfigured && state == Reconfiguring:
-		if v, err := d.c.Read(bePath + "/feature-sg-grant"); err != nil || v != "512" {
-			d.w.Errorf("feature-sg-grant %q, %v", v, err)
-		}
-		d.luns(Initialised, func(node, vdev string) {
-			ok := false
-			for range 4 { // scsi_add_device
-				l, _ := strconv.Atoi(vdev[strings.LastIndexByte(vdev, ':')+1:])
-				ok = ok || d.f.do(cdb(uint16(l), vscsiif.NoData, 0, 0, 0, 0, 0, 0)).Result() == 0
-			}
-			if !ok {
-				d.w.Errorf("the disk at %s does not answer", vdev)
-			}
-			d.mu.Lock()
-			d.disks[vdev] = true
-			d.mu.Unlock()
-			_ = d.c.Write(fePath+"/vscsi-devs/"+node+"/state", "4")
-		})
-		d.set(Connected)
-	case s == Reconfiguring && state == Connected:
-		d.luns(Closing, func(node, vdev string) {
-			d.mu.Lock()
-			delete(d.disks, vdev)
-			d.mu.Unlock()
-			_ = d.c.Write(fePath+"/vscsi-devs/"+node+"/state", "6")
-		})
-		d.set(Reconfiguring)
-	case (s == Closing || s == Closed) && state != Closed:
-		d.mu.Lock()
-		clear(d.disks)
-		d.mu.Unlock()
-		d.set(Closed)
-	}
-}
-
-func (d *driver) luns(want State, f func(node, vdev string)) {
-	l, _ := d.c.List(bePath + "/vscsi-devs")
-	for _, n := range l {
-		p := bePath + "/vscsi-devs/" + n
-		if s, _ := d.c.Read(p + "/state"); s == strconv.Itoa(int(want)) {
-			v, _ := d.c.Read(p + "/v-dev")
-			f(n, v)
-		}
-	}
-}
-
-func (d *driver) has(vdevs ...string) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, v := range vdevs {
-		if !d.disks[v] {
-			return false
-		}
-	}
-	return len(d.disks) == len(vdevs)
-}
-
-// off ends the driver's process, so to say.
-func (d *driver) off() {
-	_ = d.c.Close()
-	<-d.done
-	if d.f != nil {
-		d.f.close()
-	}
+	w.Create(5, "guest", "")
+	w.Attach(guest)
 }
 
 func (w *world) states(be, fe string) {
 	w.Helper()
-	ok := tempotest.Settles(func() bool {
-		b, _ := w.xs.Get(bePath + "/state")
-		f, _ := w.xs.Get(fePath + "/state")
-		return b == be && f == fe
-	})
-	if !ok {
-		b, _ := w.xs.Get(bePath + "/state")
-		f, _ := w.xs.Get(fePath + "/state")
-		w.Fatalf("states %s and %s instead of %s and %s; %+v", b, f, be, fe, w.e.Status())
-	}
-}
-
-func (w *world) disks(d *driver, vdevs ...string) {
-	w.Helper()
-	tempotest.Wait(w.TB, fmt.Sprint("disks ", vdevs), func() bool { return d.has(vdevs...) })
+	w.States(guest, be, fe)
 }
 
 // TestLife compares what both ends write with a recorded conversation: connecting, a LUN
@@ -296,32 +121,32 @@ func (w *world) disks(d *driver, vdevs ...string) {
 func TestLife(t *testing.T) {
 	w := newWorld(t)
 	w.attach()
-	d := w.boot()
-	w.disks(d, "0:0:0:0")
+	d := w.Boot(guest)
+	d.Wait("0:0:0:0")
 	w.states("4", "4")
-	tempotest.Wait(t, "dev-0 connected", func() bool { v, _ := w.xs.Get(bePath + "/vscsi-devs/dev-0/state"); return v == "4" })
+	tempotest.Wait(t, "dev-0 connected", func() bool { v, _ := w.Store.Get(bePath + "/vscsi-devs/dev-0/state"); return v == "4" })
 	w.ok(w.tg.Map(3, w.unit2, scsi.MapOptions{}))
-	w.disks(d, "0:0:0:0", "0:0:0:3")
+	d.Wait("0:0:0:0", "0:0:0:3")
 	w.states("4", "4")
-	tempotest.Wait(t, "dev-3 connected", func() bool { v, _ := w.xs.Get(bePath + "/vscsi-devs/dev-3/state"); return v == "4" })
+	tempotest.Wait(t, "dev-3 connected", func() bool { v, _ := w.Store.Get(bePath + "/vscsi-devs/dev-3/state"); return v == "4" })
 	done := make(chan int, 1)
 	w.ok(w.tg.Unmap(3, srptest.Timeout, func(n int) { done <- n }))
 	tempotest.Recv(t, done, "the unmapping")
-	w.disks(d, "0:0:0:0")
-	tempotest.Wait(t, "dev-3 gone", func() bool { _, ok := w.xs.Get(bePath + "/vscsi-devs/dev-3/state"); return !ok })
+	d.Wait("0:0:0:0")
+	tempotest.Wait(t, "dev-3 gone", func() bool { _, ok := w.Store.Get(bePath + "/vscsi-devs/dev-3/state"); return !ok })
 	w.states("4", "4")
-	if r := d.f.do(cdb(3, vscsiif.NoData, 0, 0, 0, 0, 0, 0)).Result(); r != vscsiif.Result(vscsiif.HostNoConnect, 0) {
+	if r := d.Ring().Do(xentest.CDB(3, vscsiif.NoData, 0, 0, 0, 0, 0, 0)).Result(); r != vscsiif.Result(vscsiif.HostNoConnect, 0) {
 		t.Errorf("the LUN that went: %#x", r)
 	}
-	d.set(Closing)
+	d.SetState(xentest.Closing)
 	w.states("6", "6")
-	if n := w.dom.Maps(); n != 0 {
+	if n := w.Mapped(); n != 0 {
 		t.Errorf("%d pages are mapped after the end", n)
 	}
 	// What its driver writes with each step of ours depends on who is faster: the
 	// order of each end alone is recorded.
 	var be, fe []string
-	for _, l := range w.xs.Trace() {
+	for _, l := range w.Store.Trace() {
 		if s, ok := strings.CutPrefix(strings.TrimPrefix(l, "-"), bePath); ok {
 			if l[0] == '-' {
 				s = "-" + s
@@ -341,7 +166,7 @@ func TestLife(t *testing.T) {
 	if got != string(want) {
 		t.Errorf("both ends wrote\n%s\ninstead of\n%s", got, want)
 	}
-	d.off()
+	d.Off()
 }
 
 // TestRestart ends the back end in order and starts it again, with commands that come
@@ -349,31 +174,31 @@ func TestLife(t *testing.T) {
 func TestRestart(t *testing.T) {
 	w := newWorld(t)
 	w.attach()
-	d := w.boot()
-	w.disks(d, "0:0:0:0")
+	d := w.Boot(guest)
+	d.Wait("0:0:0:0")
 	w.states("4", "4")
-	tempotest.Wait(t, "quiet", func() bool { v, _ := w.xs.Get(bePath + "/vscsi-devs/dev-0/state"); return v == "4" })
+	tempotest.Wait(t, "quiet", func() bool { v, _ := w.Store.Get(bePath + "/vscsi-devs/dev-0/state"); return v == "4" })
 	for round := range rounds(6) {
-		w.xs.Trace()
+		w.Store.Trace()
 		w.down()
-		for _, l := range w.xs.Trace() {
+		for _, l := range w.Store.Trace() {
 			t.Errorf("round %d: the end has written %s", round, l)
 		}
-		var l []*sent
+		var l []*xentest.Sent
 		for i := range 5 {
-			s := rw(d.f, 0x2a, uint32(8*i), 4096, make([]byte, 4096))
-			s.ch = make(chan struct{})
-			d.f.send(s)
+			s := rw(d.Ring(), 0x2a, uint32(8*i), 4096, make([]byte, 4096))
+			s.Ch = make(chan struct{})
+			d.Ring().Send(s)
 			l = append(l, s)
 		}
 		w.up()
 		for _, s := range l {
-			tempotest.Recv(t, s.ch, "an answer")
-			if r := s.rsp.Result(); r != 0 && r != int32(scsi.StatusCheckCondition) { // POWER ON, of the new nexus
+			tempotest.Recv(t, s.Ch, "an answer")
+			if r := s.Rsp.Result(); r != 0 && r != int32(scsi.StatusCheckCondition) { // POWER ON, of the new nexus
 				t.Fatalf("round %d: %#x", round, r)
 			}
 		}
-		for _, l := range w.xs.Trace() {
+		for _, l := range w.Store.Trace() {
 			t.Errorf("round %d: the beginning has written %s", round, l)
 		}
 		tempotest.Wait(t, "the connection", func() bool { return w.e.Status().Connected })
@@ -382,7 +207,7 @@ func TestRestart(t *testing.T) {
 		}
 	}
 	// Two at once: the second cannot have the event channel, and waits.
-	h, err := NewHost(HostConfig{Dial: w.dial, Channels: &w.hub, Grants: w.dom.Table(), Group: w.g, Dir: w.dir, Boot: [16]byte{7}})
+	h, err := NewHost(HostConfig{Dial: w.Dial, Channels: &w.Hub, Grants: w.Grants(), Group: w.g, Dir: w.dir, Boot: [16]byte{7}})
 	w.ok(err)
 	p := w.tg.NewPort(scsi.PortConfig{RelID: 2, Protocol: 4, Name: "t1", DeviceName: "t1"})
 	e, err := h.Export(Config{Name: "t1", Domain: "5", Port: p, Initiator: [16]byte{10}})
@@ -393,8 +218,8 @@ func TestRestart(t *testing.T) {
 	}
 	e.Close(srptest.Timeout)
 	h.Close()
-	ready(t, d.f)
-	d.off()
+	ready(t, d.Ring())
+	d.Off()
 }
 
 // TestDestroy has the domain die with commands under way, and boot again.
@@ -402,23 +227,23 @@ func TestDestroy(t *testing.T) {
 	w := newWorld(t)
 	for round := range 3 {
 		w.attach()
-		d := w.boot()
-		w.disks(d, "0:0:0:0")
+		d := w.Boot(guest)
+		d.Wait("0:0:0:0")
 		w.states("4", "4")
 		for i := range 8 {
-			d.f.send(rw(d.f, 0x2a, uint32(8*i), 4096, make([]byte, 4096)))
+			d.Ring().Send(rw(d.Ring(), 0x2a, uint32(8*i), 4096, make([]byte, 4096)))
 		}
-		w.xs.Release(5)
-		tempotest.Wait(t, "the nodes removed", func() bool { _, ok := w.xs.Get(bePath); return !ok })
-		tempotest.Wait(t, "the pages given back", func() bool { return w.dom.Maps() == 0 })
-		if _, ok := w.xs.Get("/local/domain/0/backend/vtgt/5"); ok {
+		w.Store.Release(5)
+		tempotest.Wait(t, "the nodes removed", func() bool { _, ok := w.Store.Get(bePath); return !ok })
+		tempotest.Wait(t, "the pages given back", func() bool { return w.Mapped() == 0 })
+		if _, ok := w.Store.Get("/local/domain/0/backend/vtgt/5"); ok {
 			t.Errorf("round %d: an empty folder stays", round)
 		}
 		tempotest.Wait(t, "the device gone", func() bool { return !w.e.Status().Found })
 		if l, _ := os.ReadDir(w.dir); len(l) != 0 {
 			t.Errorf("round %d: a journal stays", round)
 		}
-		d.off()
+		d.Off()
 	}
 }
 
@@ -427,7 +252,7 @@ func TestLiars(t *testing.T) {
 	w := newWorld(t)
 	w.attach()
 	w.states("2", "1")
-	c := w.xs.Dial(5)
+	c := w.Store.Dial(5)
 	defer c.Close()
 	for _, kv := range [][2]string{{"7777", "1"}, {"8", "99999"}, {"x", "y"}, {"-1", ""}, {"99999999999", "1"}} {
 		w.ok(c.Write(fePath+"/ring-ref", kv[0]))
@@ -442,10 +267,10 @@ func TestLiars(t *testing.T) {
 		w.ok(c.Write(fePath+"/state", s))
 	}
 	w.ok(c.Write(fePath+"/state", "1"))
-	d := w.boot()
-	w.disks(d, "0:0:0:0")
+	d := w.Boot(guest)
+	d.Wait("0:0:0:0")
 	w.states("4", "4")
-	d.off()
+	d.Off()
 }
 
 func TestParse(t *testing.T) {
@@ -476,32 +301,21 @@ func TestParse(t *testing.T) {
 func TestResume(t *testing.T) {
 	w := newWorld(t)
 	w.attach()
-	d := w.boot()
-	w.disks(d, "0:0:0:0")
+	d := w.Boot(guest)
+	d.Wait("0:0:0:0")
 	w.states("4", "4")
-	old := d.f
-	f := newFront(t, w.dom, &w.hub)
-	d.mu.Lock()
-	d.f, d.state = f, Initialised
-	clear(d.disks)
-	d.mu.Unlock()
-	w.ok(d.c.Update(func(tx *xenstore.Tx) error {
-		for k, v := range map[string]string{"ring-ref": fmt.Sprint(f.ref), "event-channel": fmt.Sprint(f.port.Num), "state": "3"} {
-			if err := tx.Write(fePath+"/"+k, v); err != nil {
-				return err
-			}
-		}
-		return nil
-	}))
-	w.disks(d, "0:0:0:0")
+	old := d.Ring()
+	d.NewRing()
+	d.Wait("0:0:0:0")
 	w.states("4", "4")
-	if old.port.Bound() || !f.port.Bound() {
+	f := d.Ring()
+	if old.Port.Bound() || !f.Port.Bound() {
 		t.Error("the old ring is served still, or the new one is not")
 	}
-	if n := w.dom.Maps(); n != 1 {
+	if n := w.Mapped(); n != 1 {
 		t.Errorf("%d pages are mapped", n)
 	}
 	ready(t, f)
-	old.close()
-	d.off()
+	old.Close()
+	d.Off()
 }

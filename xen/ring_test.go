@@ -21,6 +21,7 @@ import (
 	"github.com/vtgt/vtgt/srp"
 	"github.com/vtgt/vtgt/srp/srptest"
 	"github.com/vtgt/vtgt/xen/vscsiif"
+	"github.com/vtgt/vtgt/xen/xentest"
 )
 
 // rounds is how often a test that deals with chance does so.
@@ -76,22 +77,22 @@ func newDisk(tb testing.TB, hold bool) (*loop.Group, *scsitest.HoldStore, *scsi.
 	}
 }
 
-func ready(t testing.TB, f *front) {
+func ready(t testing.TB, f *xentest.Front) {
 	t.Helper()
 	for range 4 {
-		if f.do(cdb(0, vscsiif.NoData, 0, 0, 0, 0, 0, 0)).Result() == 0 {
+		if f.Do(xentest.CDB(0, vscsiif.NoData, 0, 0, 0, 0, 0, 0)).Result() == 0 {
 			return
 		}
 	}
 	t.Fatal("TEST UNIT READY fails")
 }
 
-func rw(f *front, op byte, lba uint32, n int, data []byte) *sent {
-	s := cdb(0, vscsiif.FromDevice, scsitest.CDB10(op, lba, uint16(n/512))...)
+func rw(f *xentest.Front, op byte, lba uint32, n int, data []byte) *xentest.Sent {
+	s := xentest.CDB(0, vscsiif.FromDevice, scsitest.CDB10(op, lba, uint16(n/512))...)
 	if data != nil {
-		s.req[30] = byte(vscsiif.ToDevice)
+		s.Req[30] = byte(vscsiif.ToDevice)
 	}
-	f.attach(s, n, 0, data, false)
+	f.Attach(s, n, 0, data, false)
 	return s
 }
 
@@ -105,35 +106,35 @@ func TestBad(t *testing.T) {
 	ready(t, f)
 	tur := []byte{0, 0, 0, 0, 0, 0}
 	bad := vscsiif.Result(vscsiif.HostError, 0)
-	table := func(segs int, refOff uint32, length uint16) *sent {
-		s := cdb(0, vscsiif.FromDevice, scsitest.CDB10(0x28, 0, 1)...)
-		f.attach(s, 4096*segs, 0, nil, true)
-		n, _ := s.req.Segments()
+	table := func(segs int, refOff uint32, length uint16) *xentest.Sent {
+		s := xentest.CDB(0, vscsiif.FromDevice, scsitest.CDB10(0x28, 0, 1)...)
+		f.Attach(s, 4096*segs, 0, nil, true)
+		n, _ := s.Req.Segments()
 		for i := range n {
-			g := s.req.Segment(i)
+			g := s.Req.Segment(i)
 			g.Ref += refOff
 			if length != 0 {
 				g.Len = length
 			}
-			g.Append(s.req[32+8*i : 32+8*i])
+			g.Append(s.Req[32+8*i : 32+8*i])
 		}
 		return s
 	}
 	for _, c := range []struct {
 		name string
-		s    *sent
+		s    *xentest.Sent
 		edit func(q *vscsiif.Request)
 		want int32
 	}{
-		{"an unknown LUN", cdb(3, vscsiif.NoData, tur...), nil, vscsiif.Result(vscsiif.HostNoConnect, 0)},
-		{"an unknown target", cdb(0, vscsiif.NoData, tur...), func(q *vscsiif.Request) { q[24] = 1 }, vscsiif.Result(vscsiif.HostNoConnect, 0)},
-		{"an unknown action", cdb(0, vscsiif.NoData, tur...), func(q *vscsiif.Request) { q[2] = 4 }, bad},
-		{"no action", cdb(0, vscsiif.NoData, tur...), func(q *vscsiif.Request) { q[2] = 0 }, bad},
-		{"no CDB", cdb(0, vscsiif.NoData), nil, bad},
-		{"a long CDB", cdb(0, vscsiif.NoData, tur...), func(q *vscsiif.Request) { q[3] = 17 }, bad},
-		{"a bad direction", cdb(0, 4, tur...), nil, bad},
-		{"27 segments", cdb(0, vscsiif.FromDevice, tur...), func(q *vscsiif.Request) { q[31] = 27 }, bad},
-		{"127 tables", cdb(0, vscsiif.FromDevice, tur...), func(q *vscsiif.Request) { q[31] = 0xff }, bad},
+		{"an unknown LUN", xentest.CDB(3, vscsiif.NoData, tur...), nil, vscsiif.Result(vscsiif.HostNoConnect, 0)},
+		{"an unknown target", xentest.CDB(0, vscsiif.NoData, tur...), func(q *vscsiif.Request) { q[24] = 1 }, vscsiif.Result(vscsiif.HostNoConnect, 0)},
+		{"an unknown action", xentest.CDB(0, vscsiif.NoData, tur...), func(q *vscsiif.Request) { q[2] = 4 }, bad},
+		{"no action", xentest.CDB(0, vscsiif.NoData, tur...), func(q *vscsiif.Request) { q[2] = 0 }, bad},
+		{"no CDB", xentest.CDB(0, vscsiif.NoData), nil, bad},
+		{"a long CDB", xentest.CDB(0, vscsiif.NoData, tur...), func(q *vscsiif.Request) { q[3] = 17 }, bad},
+		{"a bad direction", xentest.CDB(0, 4, tur...), nil, bad},
+		{"27 segments", xentest.CDB(0, vscsiif.FromDevice, tur...), func(q *vscsiif.Request) { q[31] = 27 }, bad},
+		{"127 tables", xentest.CDB(0, vscsiif.FromDevice, tur...), func(q *vscsiif.Request) { q[31] = 0xff }, bad},
 		{"a segment beyond its page", rw(f, 0x28, 0, 512, nil), func(q *vscsiif.Request) { q[36] = 1; q[37] = 0xff }, bad},
 		{"a segment of 64 KiB", rw(f, 0x28, 0, 512, nil), func(q *vscsiif.Request) { q[38], q[39] = 0xff, 0xff }, bad},
 		{"both directions", rw(f, 0x28, 0, 512, nil), func(q *vscsiif.Request) { q[30] = 0 }, bad},
@@ -141,33 +142,33 @@ func TestBad(t *testing.T) {
 		{"a table of half a descriptor", table(1, 0, 4), nil, bad},
 		{"an empty table", table(1, 0, 0), func(q *vscsiif.Request) { q[38], q[39] = 0, 0 }, bad},
 		{"too many segments", table(513, 0, 0), nil, bad},
-		{"RESET of no device", cdb(3, vscsiif.NoData), func(q *vscsiif.Request) { q[2] = 3 }, vscsiif.ResetFailed},
-		{"ABORT of nothing", cdb(3, vscsiif.NoData), func(q *vscsiif.Request) { q[2] = 2; q[28] = 9 }, vscsiif.ResetSuccess},
+		{"RESET of no device", xentest.CDB(3, vscsiif.NoData), func(q *vscsiif.Request) { q[2] = 3 }, vscsiif.ResetFailed},
+		{"ABORT of nothing", xentest.CDB(3, vscsiif.NoData), func(q *vscsiif.Request) { q[2] = 2; q[28] = 9 }, vscsiif.ResetSuccess},
 	} {
 		if c.edit != nil {
-			c.edit(&c.s.req)
+			c.edit(&c.s.Req)
 		}
-		if got := f.do(c.s).Result(); got != c.want {
+		if got := f.Do(c.s).Result(); got != c.want {
 			t.Errorf("%s: %#x, want %#x", c.name, got, c.want)
 		}
 	}
 	// Grants that are bad themselves show when data move.
-	for _, s := range []*sent{rw(f, 0x28, 0, 512, nil), rw(f, 0x2a, 0, 512, make([]byte, 512))} {
-		binary.LittleEndian.PutUint32(s.req[32:], 0x7fffffff)
-		if got := f.do(s).Result(); got != int32(scsi.StatusCheckCondition) {
+	for _, s := range []*xentest.Sent{rw(f, 0x28, 0, 512, nil), rw(f, 0x2a, 0, 512, make([]byte, 512))} {
+		binary.LittleEndian.PutUint32(s.Req[32:], 0x7fffffff)
+		if got := f.Do(s).Result(); got != int32(scsi.StatusCheckCondition) {
 			t.Errorf("a bad grant: %#x", got)
 		}
 	}
 	s := rw(f, 0x28, 0, 512, nil) // into a page that may only be read
-	s.refs = append(s.refs, f.dom.Grant(s.pages[0], true))
-	binary.LittleEndian.PutUint32(s.req[32:], s.refs[1])
-	if got := f.do(s).Result(); got != int32(scsi.StatusCheckCondition) {
+	s.Refs = append(s.Refs, f.Dom.Grant(s.Pages[0], true))
+	binary.LittleEndian.PutUint32(s.Req[32:], s.Refs[1])
+	if got := f.Do(s).Result(); got != int32(scsi.StatusCheckCondition) {
 		t.Errorf("a READ into a page to read: %#x", got)
 	}
 	want := bytes.Repeat([]byte{7, 9}, 65536)
-	f.do(rw(f, 0x2a, 8, len(want), want))
+	f.Do(rw(f, 0x2a, 8, len(want), want))
 	got := rw(f, 0x28, 8, len(want), nil)
-	if f.do(got).Result() != 0 || !bytes.Equal(got.data, want) {
+	if f.Do(got).Result() != 0 || !bytes.Equal(got.Data, want) {
 		t.Error("the ring is not what it was")
 	}
 }
@@ -180,21 +181,21 @@ func TestOverflow(t *testing.T) {
 	defer b.close()
 	ready(t, b.f)
 	s := rw(b.f, 0x28, 0, 512, nil)
-	s.ch = make(chan struct{})
-	b.f.send(s)
+	s.Ch = make(chan struct{})
+	b.f.Send(s)
 	hs.Wait(t, 1)
-	b.f.mu.Lock()
-	b.f.ring.Store32(0, b.f.prod+100)
-	b.f.mu.Unlock()
-	b.f.port.Notify()
+	b.f.Mu.Lock()
+	b.f.Ring.Store32(0, b.f.Prod+100)
+	b.f.Mu.Unlock()
+	b.f.Port.Notify()
 	tempotest.Wait(t, "the failure", func() bool { return b.failed.Load() != nil })
 	for _, h := range hs.Held() {
 		h.Go()
 	}
-	tempotest.Recv(t, s.ch, "the answer")
-	b.f.mu.Lock()
-	b.f.ring.Store32(0, b.f.prod)
-	b.f.mu.Unlock()
+	tempotest.Recv(t, s.Ch, "the answer")
+	b.f.Mu.Lock()
+	b.f.Ring.Store32(0, b.f.Prod)
+	b.f.Mu.Unlock()
 }
 
 // TestReuse: a name that is in flight is refused, and ABORT means the first.
@@ -203,27 +204,27 @@ func TestReuse(t *testing.T) {
 	b := newBed(t, port(), g.Loops()[0], 0)
 	ready(t, b.f)
 	s := rw(b.f, 0x28, 0, 512, nil)
-	id := b.f.send(s)
+	id := b.f.Send(s)
 	held := hs.Wait(t, 1)
-	b.f.mu.Lock()
-	b.f.noReap = true // its rules are about to be broken
-	b.f.put(&s.req, id)
-	b.f.mu.Unlock()
+	b.f.Mu.Lock()
+	b.f.NoReap = true // its rules are about to be broken
+	b.f.Put(&s.Req, id)
+	b.f.Mu.Unlock()
 	tempotest.Wait(t, "the refusal", func() bool { return b.count(cBad) == 1 })
 	held[0].Go()
-	tempotest.Wait(t, "the end", func() bool { return b.f.ring.Load32(8) == b.f.prod })
-	b.f.mu.Lock()
+	tempotest.Wait(t, "the end", func() bool { return b.f.Ring.Load32(8) == b.f.Prod })
+	b.f.Mu.Lock()
 	for _, want := range []uint32{uint32(vscsiif.Result(vscsiif.HostError, 0)), 0} {
-		o := 64 + int(b.f.cons%16)*252
-		if got := b.f.ring.Load32(o + 100); got != want {
+		o := 64 + int(b.f.Cons%16)*252
+		if got := b.f.Ring.Load32(o + 100); got != want {
 			t.Errorf("%#x, want %#x", got, want)
 		}
-		b.f.cons++
+		b.f.Cons++
 	}
-	for _, r := range s.refs {
-		b.f.dom.End(r)
+	for _, r := range s.Refs {
+		b.f.Dom.End(r)
 	}
-	b.f.mu.Unlock()
+	b.f.Mu.Unlock()
 	b.close()
 }
 
@@ -236,45 +237,45 @@ func TestAborts(t *testing.T) {
 	ready(t, b.f)
 	for i := range 64 {
 		s := rw(b.f, 0x28, 0, 4096+i%2*8192, nil)
-		s.ch = make(chan struct{})
-		id := b.f.send(s)
+		s.Ch = make(chan struct{})
+		id := b.f.Send(s)
 		hs.Wait(t, 1)
-		a := cdb(0, vscsiif.NoData)
-		a.req[2] = byte(vscsiif.ActAbort)
-		a.req.SetRef(id)
-		if got := b.f.do(a).Result(); got != vscsiif.ResetSuccess {
+		a := xentest.CDB(0, vscsiif.NoData)
+		a.Req[2] = byte(vscsiif.ActAbort)
+		a.Req.SetRef(id)
+		if got := b.f.Do(a).Result(); got != vscsiif.ResetSuccess {
 			t.Fatalf("ABORT: %#x", got)
 		}
-		b.f.mu.Lock()
-		n := len(b.f.order)
-		last := [2]uint16{b.f.order[n-2], b.f.order[n-1]}
-		b.f.mu.Unlock()
-		if got := s.rsp.Result(); last != [2]uint16{id, a.id} || got != vscsiif.Result(vscsiif.HostAbort, 0) {
-			t.Fatalf("answered in order %v (%d aborts %d), the command with %#x", last, a.id, id, got)
+		b.f.Mu.Lock()
+		n := len(b.f.Order)
+		last := [2]uint16{b.f.Order[n-2], b.f.Order[n-1]}
+		b.f.Mu.Unlock()
+		if got := s.Rsp.Result(); last != [2]uint16{id, a.ID} || got != vscsiif.Result(vscsiif.HostAbort, 0) {
+			t.Fatalf("answered in order %v (%d aborts %d), the command with %#x", last, a.ID, id, got)
 		}
 	}
-	var l []*sent
+	var l []*xentest.Sent
 	for range 7 {
 		s := rw(b.f, 0x2a, 0, 512, make([]byte, 512))
-		b.f.send(s)
+		b.f.Send(s)
 		l = append(l, s)
 	}
 	hs.Wait(t, 7)
-	r := cdb(0, vscsiif.NoData)
-	r.req[2] = byte(vscsiif.ActReset)
-	if got := b.f.do(r).Result(); got != vscsiif.ResetSuccess {
+	r := xentest.CDB(0, vscsiif.NoData)
+	r.Req[2] = byte(vscsiif.ActReset)
+	if got := b.f.Do(r).Result(); got != vscsiif.ResetSuccess {
 		t.Fatalf("RESET: %#x", got)
 	}
-	b.f.mu.Lock()
+	b.f.Mu.Lock()
 	for _, s := range l {
-		if got := s.rsp.Result(); got != vscsiif.Result(vscsiif.HostReset, 0) {
+		if got := s.Rsp.Result(); got != vscsiif.Result(vscsiif.HostReset, 0) {
 			t.Errorf("after RESET: %#x", got)
 		}
 	}
-	if b.f.order[len(b.f.order)-1] != r.id || b.f.prod != b.f.cons {
+	if b.f.Order[len(b.f.Order)-1] != r.ID || b.f.Prod != b.f.Cons {
 		t.Error("RESET was not answered last")
 	}
-	b.f.mu.Unlock()
+	b.f.Mu.Unlock()
 }
 
 // die ends the ring as the process's death would: nothing more is answered or noted.
@@ -298,20 +299,20 @@ func TestDeath(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 4))
 	var lost, requeued int
 	for round := range rounds(60) {
-		var l []*sent
+		var l []*xentest.Sent
 		caw, aborted := -1, -1
 		for i := range 3 + rnd.IntN(12) {
-			var s *sent
+			var s *xentest.Sent
 			switch {
 			case rnd.IntN(8) == 0 && caw < 0:
 				caw = i
-				s = cdb(0, vscsiif.ToDevice, scsitest.CompareAndWrite(100, 1)...)
-				b.f.attach(s, 1024, 0, make([]byte, 1024), false)
+				s = xentest.CDB(0, vscsiif.ToDevice, scsitest.CompareAndWrite(100, 1)...)
+				b.f.Attach(s, 1024, 0, make([]byte, 1024), false)
 			default:
 				s = rw(b.f, 0x28, uint32(i), 512, nil)
 			}
-			s.ch = make(chan struct{})
-			b.f.send(s)
+			s.Ch = make(chan struct{})
+			b.f.Send(s)
 			l = append(l, s)
 		}
 		tempotest.Wait(t, "requests taken", func() bool { return b.count(cFlight) == uint64(len(l)) })
@@ -325,29 +326,29 @@ func TestDeath(t *testing.T) {
 		if rnd.IntN(3) == 0 {
 			hs.SetDeaf(true) // so that the function is under way too
 			for i, s := range l {
-				b.f.mu.Lock()
-				open := b.f.shadows[s.id] == s
-				b.f.mu.Unlock()
+				b.f.Mu.Lock()
+				open := b.f.Shadows[s.ID] == s
+				b.f.Mu.Unlock()
 				if open && i != caw {
 					aborted = i
 					break
 				}
 			}
 			if aborted >= 0 {
-				a := cdb(0, vscsiif.NoData)
-				a.req[2] = byte(vscsiif.ActAbort)
-				a.req.SetRef(l[aborted].id)
-				a.ch = make(chan struct{})
-				b.f.send(a)
+				a := xentest.CDB(0, vscsiif.NoData)
+				a.Req[2] = byte(vscsiif.ActAbort)
+				a.Req.SetRef(l[aborted].ID)
+				a.Ch = make(chan struct{})
+				b.f.Send(a)
 				tempotest.Wait(t, "the ABORT taken", func() bool {
 					select {
-					case <-a.ch: // what it was about has ended before
+					case <-a.Ch: // what it was about has ended before
 						return true
 					default:
 						return b.hasTMF()
 					}
 				})
-				defer func() { tempotest.Recv(t, a.ch, "the answer of ABORT") }()
+				defer func() { tempotest.Recv(t, a.Ch, "the answer of ABORT") }()
 			}
 		}
 		b.die()
@@ -363,8 +364,8 @@ func TestDeath(t *testing.T) {
 			return b.p.Stats().InFlight == 0
 		})
 		for i, s := range l {
-			tempotest.Recv(t, s.ch, "an answer")
-			switch res := s.rsp.Result(); {
+			tempotest.Recv(t, s.Ch, "an answer")
+			switch res := s.Rsp.Result(); {
 			case res == vscsiif.Result(vscsiif.HostRequeue, 0) && i != caw:
 				requeued++
 			case res == vscsiif.Result(vscsiif.HostAbort, 0) && i == aborted:
@@ -398,23 +399,23 @@ func TestStop(t *testing.T) {
 	b := newBed(t, port(), g.Loops()[0], 4096)
 	ready(t, b.f)
 	s := rw(b.f, 0x28, 0, 4096, nil)
-	s.ch = make(chan struct{})
-	b.f.send(s)
+	s.Ch = make(chan struct{})
+	b.f.Send(s)
 	held := hs.Wait(t, 1)
 	done := make(chan int, 1)
 	b.l.Do(func() { b.r.stop(srptest.Timeout, func(n int) { done <- n }) })
 	late := rw(b.f, 0x28, 8, 512, nil)
-	late.ch = make(chan struct{})
-	b.f.send(late)
+	late.Ch = make(chan struct{})
+	b.f.Send(late)
 	held[0].Go()
 	if n := tempotest.Recv(t, done, "the stop"); n != 0 {
 		t.Errorf("%d stuck", n)
 	}
-	tempotest.Recv(t, s.ch, "the answer to what was taken")
+	tempotest.Recv(t, s.Ch, "the answer to what was taken")
 	b.start(false)
 	hs.Wait(t, 1)[0].Go()
-	tempotest.Recv(t, late.ch, "the answer to what was not")
-	if got := late.rsp.Result(); got != 0 {
+	tempotest.Recv(t, late.Ch, "the answer to what was not")
+	if got := late.Rsp.Result(); got != 0 {
 		t.Errorf("%#x", got)
 	}
 	if n := b.count(cLost); n != 0 {
@@ -422,7 +423,7 @@ func TestStop(t *testing.T) {
 	}
 	// A store that hangs: the stop ends at its deadline, and touches nothing later.
 	s = rw(b.f, 0x28, 0, 512, nil)
-	b.f.send(s)
+	b.f.Send(s)
 	held = hs.Wait(t, 1)
 	if n := b.stop(50 * time.Millisecond); n != 1 {
 		t.Errorf("%d stuck", n)
@@ -446,27 +447,27 @@ func TestAllocs(t *testing.T) {
 			g, _, _, port := newDisk(t, false)
 			b := newBed(t, port(), g.Loops()[0], mapFrom)
 			ready(t, b.f)
-			b.f.mu.Lock()
-			b.f.noReap = true
-			b.f.mu.Unlock()
-			var reqs [vscsiif.Entries]*sent
+			b.f.Mu.Lock()
+			b.f.NoReap = true
+			b.f.Mu.Unlock()
+			var reqs [vscsiif.Entries]*xentest.Sent
 			for i := range reqs {
-				s := cdb(0, vscsiif.FromDevice, scsitest.CDB10(0x28, uint32(i), 24)...)
-				b.f.attach(s, 24*512, 0, nil, i%2 == 0)
+				s := xentest.CDB(0, vscsiif.FromDevice, scsitest.CDB10(0x28, uint32(i), 24)...)
+				b.f.Attach(s, 24*512, 0, nil, i%2 == 0)
 				reqs[i] = s
 			}
 			run := func(n int) {
-				b.f.mu.Lock()
-				defer b.f.mu.Unlock()
+				b.f.Mu.Lock()
+				defer b.f.Mu.Unlock()
 				for range n {
 					for i, s := range reqs {
-						b.f.put(&s.req, uint16(i))
+						b.f.Put(&s.Req, uint16(i))
 					}
-					for b.f.ring.Load32(8) != b.f.prod {
+					for b.f.Ring.Load32(8) != b.f.Prod {
 						runtime.Gosched()
 					}
 				}
-				b.f.cons = b.f.prod
+				b.f.Cons = b.f.Prod
 			}
 			run(100)
 			n := rounds(1500)
@@ -482,14 +483,14 @@ func TestAllocs(t *testing.T) {
 			if got > most {
 				t.Errorf("%d objects allocated in %d requests", got, n*len(reqs))
 			}
-			b.f.mu.Lock()
-			b.f.noReap = false
+			b.f.Mu.Lock()
+			b.f.NoReap = false
 			for _, s := range reqs {
-				for _, r := range s.refs {
-					b.f.dom.End(r)
+				for _, r := range s.Refs {
+					b.f.Dom.End(r)
 				}
 			}
-			b.f.mu.Unlock()
+			b.f.Mu.Unlock()
 			b.close()
 		})
 	}
@@ -508,28 +509,28 @@ func FuzzRequest(f *testing.F) {
 	g, _, _, port := newDisk(f, false)
 	b := newBed(f, port(), g.Loops()[0], 2048)
 	ready(f, b.f)
-	b.f.mu.Lock()
-	b.f.noReap = true
-	b.f.mu.Unlock()
-	p, mem := b.f.dom.Alloc()
-	b.f.dom.Grant(p, false)
-	b.f.dom.Grant(p, true)
+	b.f.Mu.Lock()
+	b.f.NoReap = true
+	b.f.Mu.Unlock()
+	p, mem := b.f.Dom.Alloc()
+	b.f.Dom.Grant(p, false)
+	b.f.Dom.Grant(p, true)
 	for i := range 512 {
 		vscsiif.Segment{Ref: uint32(8 + i%4), Off: uint16(i), Len: uint16(i * 3)}.Append(mem[8*i : 8*i])
 	}
 	var over atomic.Bool
 	f.Cleanup(func() { over.Store(true) })
 	f.Fuzz(func(t *testing.T, in []byte) {
-		b.f.mu.Lock()
-		defer b.f.mu.Unlock()
+		b.f.Mu.Lock()
+		defer b.f.Mu.Unlock()
 		for n := 0; n < vscsiif.Entries && len(in) > 0; n++ {
 			var q vscsiif.Request
 			k := copy(q[:], in)
 			in = in[k:]
-			b.f.put(&q, binary.LittleEndian.Uint16(q[:]))
+			b.f.Put(&q, binary.LittleEndian.Uint16(q[:]))
 		}
-		tempotest.Wait(t, "all answers", func() bool { return b.f.ring.Load32(8) == b.f.prod })
-		b.f.cons = b.f.prod
+		tempotest.Wait(t, "all answers", func() bool { return b.f.Ring.Load32(8) == b.f.Prod })
+		b.f.Cons = b.f.Prod
 	})
 	b.close()
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/vtgt/vtgt/xen/gnttab/gnttabtest"
 	"github.com/vtgt/vtgt/xen/journal"
 	"github.com/vtgt/vtgt/xen/vscsiif"
+	"github.com/vtgt/vtgt/xen/xentest"
 )
 
 // bed is a ring on a port, with its front end.
@@ -24,7 +25,7 @@ type bed struct {
 	tb   testing.TB
 	hub  evtchntest.Hub
 	dom  *gnttabtest.Domain
-	f    *front
+	f    *xentest.Front
 	r    *ring
 	l    *loop.Loop
 	p    *srp.Port
@@ -37,15 +38,15 @@ type bed struct {
 	closed  bool
 }
 
-func testID(f *front) journal.Identity {
-	return journal.Identity{Domain: f.dom.ID, RingRef: f.ref, Port: f.port.Num}
+func testID(f *xentest.Front) journal.Identity {
+	return journal.Identity{Domain: f.Dom.ID, RingRef: f.Ref, Port: f.Port.Num}
 }
 
 func newBed(tb testing.TB, p *srp.Port, l *loop.Loop, mapFrom int64) *bed {
 	tb.Helper()
 	b := &bed{tb: tb, p: p, l: l, mapFrom: mapFrom}
 	b.dom = gnttabtest.NewDomain(tb, 5, 16384)
-	b.f = newFront(tb, b.dom, &b.hub)
+	b.f = xentest.NewFront(tb, b.dom, &b.hub)
 	m := lunMap{{LUN: 0}: 0, {LUN: 5}: 5}
 	b.luns.Store(&m)
 	var err error
@@ -62,10 +63,10 @@ func (b *bed) start(fresh bool) {
 	c := ringConfig{Loop: b.l, Port: b.p, Domain: b.dom.ID, Grants: b.dom.Table(), LUNs: &b.luns, MapFrom: b.mapFrom,
 		Events: func(scsi.Event) {}, Failed: func(err error) { b.failed.Store(&err) }}
 	var err error
-	if c.Channel, err = b.hub.Bind(b.dom.ID, b.f.port.Num); err != nil {
+	if c.Channel, err = b.hub.Bind(b.dom.ID, b.f.Port.Num); err != nil {
 		b.tb.Fatal(err)
 	}
-	c.Page = mapPage(b.tb, c.Grants, b.f)
+	c.Page = xentest.MapPage(b.tb, c.Grants, b.f)
 	var cons, prod uint32
 	if fresh {
 		c.Journal, err = journal.New(b.mem, testID(b.f), 0)
@@ -99,7 +100,7 @@ func (b *bed) close() {
 	}
 	b.closed = true
 	b.stop(srptest.Timeout)
-	b.f.close()
+	b.f.Close()
 	b.dom.Free()
 	_ = sys.Unmap(b.mem)
 }
@@ -114,14 +115,14 @@ func (b *bed) count(i int) (n uint64) {
 type link struct {
 	*bed
 	mu   sync.Mutex
-	tags map[uint64]*sent // commands under way
-	hung map[uint64]bool  // aborted
+	tags map[uint64]*xentest.Sent // commands under way
+	hung map[uint64]bool          // aborted
 	n    int
 }
 
 func newLink(mapFrom int64) srptest.Factory {
 	return func(tb testing.TB, p *srp.Port, l *loop.Loop) srptest.Link {
-		return &link{bed: newBed(tb, p, l, mapFrom), tags: map[uint64]*sent{}, hung: map[uint64]bool{}}
+		return &link{bed: newBed(tb, p, l, mapFrom), tags: map[uint64]*xentest.Sent{}, hung: map[uint64]bool{}}
 	}
 }
 
@@ -146,7 +147,7 @@ func (k *link) Hung(tag uint64) bool {
 func (k *link) Start(c *srptest.Command) (<-chan srptest.Result, error) {
 	ch := make(chan srptest.Result, 1)
 	n, _ := c.LUN.Number()
-	s := &sent{}
+	s := &xentest.Sent{}
 	if c.Func != 0 {
 		act := vscsiif.ActReset
 		switch c.Func {
@@ -157,22 +158,22 @@ func (k *link) Start(c *srptest.Command) (<-chan srptest.Result, error) {
 			ch <- srptest.Result{Response: scsi.TMNotSupported}
 			return ch, nil
 		}
-		s.req.Set(0, act, vscsiif.Address{LUN: n}, nil, vscsiif.NoData)
+		s.Req.Set(0, act, vscsiif.Address{LUN: n}, nil, vscsiif.NoData)
 		if act == vscsiif.ActAbort {
 			k.mu.Lock()
 			o := k.tags[c.TaskTag]
 			k.mu.Unlock()
 			id := uint16(0xdead)
 			if o != nil {
-				k.f.mu.Lock()
-				id = o.id
-				k.f.mu.Unlock()
+				k.f.Mu.Lock()
+				id = o.ID
+				k.f.Mu.Unlock()
 			}
-			s.req.SetRef(id)
+			s.Req.SetRef(id)
 		}
-		s.done = func(s *sent) {
+		s.Done = func(s *xentest.Sent) {
 			switch {
-			case s.rsp.Result() == vscsiif.ResetSuccess:
+			case s.Rsp.Result() == vscsiif.ResetSuccess:
 				ch <- srptest.Result{Response: scsi.TMComplete}
 			case act == vscsiif.ActReset:
 				ch <- srptest.Result{Response: scsi.TMRejected}
@@ -180,7 +181,7 @@ func (k *link) Start(c *srptest.Command) (<-chan srptest.Result, error) {
 				ch <- srptest.Result{Response: scsi.TMFailed}
 			}
 		}
-		k.f.send(s)
+		k.f.Send(s)
 		return ch, nil
 	}
 	d, data := vscsiif.NoData, c.In
@@ -190,28 +191,28 @@ func (k *link) Start(c *srptest.Command) (<-chan srptest.Result, error) {
 	case len(c.In) > 0:
 		d = vscsiif.FromDevice
 	}
-	s.req.Set(0, vscsiif.ActCDB, vscsiif.Address{LUN: n}, c.CDB, d)
+	s.Req.Set(0, vscsiif.ActCDB, vscsiif.Address{LUN: n}, c.CDB, d)
 	off := 0
 	if c.Form == srptest.FormInline {
 		off = 3584 // and page by page: the store's alignment of 512 holds
 	}
 	if len(data) > 0 {
-		k.f.attach(s, len(data), off, c.Out, c.Form == srptest.FormTable)
+		k.f.Attach(s, len(data), off, c.Out, c.Form == srptest.FormTable)
 	}
-	s.done = func(s *sent) { k.ended(c, s, ch) }
+	s.Done = func(s *xentest.Sent) { k.ended(c, s, ch) }
 	k.mu.Lock()
 	k.n++
 	k.tags[c.Tag] = s
 	k.mu.Unlock()
-	k.f.send(s)
+	k.f.Send(s)
 	return ch, nil
 }
 
-func (k *link) ended(c *srptest.Command, s *sent, ch chan<- srptest.Result) {
+func (k *link) ended(c *srptest.Command, s *xentest.Sent, ch chan<- srptest.Result) {
 	k.mu.Lock()
 	delete(k.tags, c.Tag)
 	k.n--
-	rslt := s.rsp.Result()
+	rslt := s.Rsp.Result()
 	host := vscsiif.Host(rslt >> 16)
 	if host == vscsiif.HostAbort || host == vscsiif.HostReset {
 		k.hung[c.Tag] = true
@@ -219,8 +220,8 @@ func (k *link) ended(c *srptest.Command, s *sent, ch chan<- srptest.Result) {
 		return
 	}
 	k.mu.Unlock()
-	res := srptest.Result{Status: scsi.Status(rslt), Sense: append([]byte(nil), s.rsp.Sense()...)}
-	left := int64(s.rsp.Residual())
+	res := srptest.Result{Status: scsi.Status(rslt), Sense: append([]byte(nil), s.Rsp.Sense()...)}
+	left := int64(s.Rsp.Residual())
 	if host == vscsiif.HostError && res.Status == scsi.StatusGood {
 		left = srptest.Overflow
 	} else if host != vscsiif.HostOK {
@@ -230,7 +231,7 @@ func (k *link) ended(c *srptest.Command, s *sent, ch chan<- srptest.Result) {
 		res.OutResidual = left
 	} else {
 		res.InResidual = left
-		copy(c.In, s.data)
+		copy(c.In, s.Data)
 	}
 	ch <- res
 }

@@ -140,7 +140,7 @@ conformance: build ## iscsi-test-cu against bin/vtgt, one process per test (PEER
 	@$(call need,iscsi-test-cu,libiscsi-bin)
 	$(tools)/conformance -peer $(PEER) -vtgt bin/vtgt $(if $(JOBS),-jobs $(JOBS))
 
-bench: build ## vtgt beside tgtd: 4 KiB and 1 MiB, depth 1 and 32; BENCHFLAGS='-rounds 5' or '-quick'
+bench: build ## vtgt beside tgtd, gotgt and the machine's own limits (10 min); BENCHFLAGS='-parts vhost', '-rounds 9' or '-quick'
 	@$(call need,qemu-img,qemu-utils)
 	$(tools)/bench -vtgt bin/vtgt $(BENCHFLAGS)
 

@@ -10,6 +10,9 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -19,27 +22,46 @@ import (
 type options struct {
 	vtgt, against string
 	dir, out      string
+	parts         []string
 	rounds        int
 	each          time.Duration
 	sizeMiB       int64
 	fillKiB       int
+	cores         int
+	quick, gotgt  bool
 }
+
+func (o *options) bytes() int64 { return o.sizeMiB << 20 }
+
+// The parts of a run.
+var allParts = []string{"iscsi", "vhost", "scale"}
 
 func main() {
 	var o options
-	var quick bool
-	flag.StringVar(&o.vtgt, "vtgt", "bin/vtgt", "vtgt's binary; empty: only the other one")
+	var helper, parts string
+	flag.StringVar(&o.vtgt, "vtgt", "bin/vtgt", "vtgt's binary")
 	flag.StringVar(&o.against, "against", "tgtd", "the other target: tgtd, none, or the path of another vtgt binary")
-	flag.StringVar(&o.dir, "dir", ".cache/bench", "where the image files go; /dev/shm for tmpfs")
-	flag.StringVar(&o.out, "o", "", "JSON file (default DIR/bench.json)")
-	flag.IntVar(&o.rounds, "rounds", 5, "runs of each load and target")
-	flag.DurationVar(&o.each, "each", time.Second, "about how long one run takes")
-	flag.Int64Var(&o.sizeMiB, "size", 512, "size of an image, MiB")
+	flag.StringVar(&o.dir, "dir", ".cache/bench", "where the image files go")
+	flag.StringVar(&o.out, "o", "", "JSON file (default DIR/bench.json); the tables go beside it as .md")
+	flag.StringVar(&parts, "parts", strings.Join(allParts, ","), "what to measure")
+	flag.IntVar(&o.rounds, "rounds", 5, "runs of each load and contender")
+	flag.DurationVar(&o.each, "each", 300*time.Millisecond, "about how long one run takes")
+	flag.Int64Var(&o.sizeMiB, "size", 256, "size of a disk, MiB")
 	flag.IntVar(&o.fillKiB, "fill", 4, "piece in which the images are filled, KiB")
-	flag.BoolVar(&quick, "quick", false, "2 short rounds over small images: shows that it works, under a minute")
+	flag.BoolVar(&o.gotgt, "gotgt", true, "measure gotgt, too (built by the module proxy, once)")
+	flag.BoolVar(&o.quick, "quick", false, "few and short loads over small disks: shows that it works, under a minute")
+	flag.StringVar(&helper, "helper", "", "internal: be the serving side of a bare exchange")
 	flag.Parse()
-	if quick {
-		o.rounds, o.each, o.sizeMiB = 2, 200*time.Millisecond, 64
+	o.cores, o.parts = runtime.NumCPU(), strings.Split(parts, ",")
+	if helper != "" {
+		if err := serveHelper(helper, o.bytes()); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if o.quick {
+		o.rounds, o.each, o.sizeMiB, o.gotgt = 2, 50*time.Millisecond, 64, false
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -49,124 +71,126 @@ func main() {
 	}
 }
 
+// bench is one run of the program.
+type bench struct {
+	o           options
+	dir         string // of this run
+	begin       time.Time
+	res         *result
+	vtgt, other *team
+	gotgt       *team
+	servers     []*peer.Server
+	closers     []func()
+	qemu, perf  bool // the clients are installed
+}
+
+// want tells whether a part is asked for.
+func (b *bench) want(part string) bool { return slices.Contains(b.o.parts, part) }
+
 func run(ctx context.Context, o options) (err error) {
-	if _, err := exec.LookPath("qemu-img"); err != nil {
-		return errors.New("qemu-img is not installed (packages qemu-utils, qemu-block-extra): run make deps")
+	if o.rounds < 1 || o.sizeMiB < 16 || o.fillKiB < 1 {
+		return errors.New("-rounds and -fill must be positive, -size at least 16")
 	}
-	if o.rounds < 1 || o.sizeMiB < 1 || o.fillKiB < 1 {
-		return errors.New("-rounds, -size and -fill must be positive")
+	for _, p := range o.parts {
+		if !slices.Contains(allParts, p) {
+			return fmt.Errorf("-parts: there is no %q; there are %s", p, strings.Join(allParts, ", "))
+		}
 	}
+	b := &bench{o: o, begin: time.Now(), res: &result{Machine: machine(), Targets: map[string]string{}}}
 	if err := os.MkdirAll(o.dir, 0o755); err != nil {
 		return err
 	}
-	if o.out == "" {
-		o.out = filepath.Join(o.dir, "bench.json")
+	if b.o.out == "" {
+		b.o.out = filepath.Join(o.dir, "bench.json")
 	}
-	dir, err := os.MkdirTemp(o.dir, "run-")
-	if err != nil {
+	if b.dir, err = os.MkdirTemp(o.dir, "run-"); err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	if dir, err = filepath.Abs(dir); err != nil {
+	defer os.RemoveAll(b.dir)
+	if b.dir, err = filepath.Abs(b.dir); err != nil {
 		return err
 	}
-
-	teams, err := lineUp(o, dir)
 	defer func() {
-		for _, t := range teams {
-			// How tgtd ends is not our fault.
-			if cerr := t.srv.Close(); err == nil && t.srv.Name != "tgtd" {
+		for _, s := range b.servers {
+			// How others end is not our fault.
+			if cerr := s.Close(); err == nil && s.Socket != "" {
 				err = cerr
 			}
 		}
+		for _, f := range b.closers {
+			f()
+		}
 	}()
+	for program, there := range map[string]*bool{"qemu-img": &b.qemu, "iscsi-perf": &b.perf} {
+		if _, err := exec.LookPath(program); err == nil {
+			*there = true
+		} else {
+			b.note("%s is not installed: its lines are left out (run make deps)", program)
+		}
+	}
+	b.res.Setup = fmt.Sprintf("disks of %d MiB, image files in %s filled by %d KiB writes; %d rounds of %v, in turn, after one to warm up",
+		o.sizeMiB, o.dir, o.fillKiB, o.rounds, o.each)
+	if b.want("iscsi") || b.want("vhost") {
+		if err := b.startTeams(ctx); err != nil {
+			return err
+		}
+	}
+	for _, p := range []struct {
+		name string
+		run  func(context.Context) error
+	}{{"vhost", b.vhost}, {"iscsi", b.iscsi}, {"scale", b.scale}} {
+		if !b.want(p.name) {
+			continue
+		}
+		if err := p.run(ctx); err != nil {
+			return err
+		}
+	}
+	return b.report()
+}
+
+// report prints the tables and writes the files.
+func (b *bench) report() error {
+	seen := map[*peer.Server]bool{}
+	for _, t := range []*team{b.vtgt, b.other, b.gotgt} {
+		if t == nil {
+			continue
+		}
+		for _, m := range []string{cached, ram} {
+			s := t.srv[m]
+			if s == nil || seen[s] {
+				continue
+			}
+			seen[s] = true
+			n, err := s.RSS()
+			if err != nil {
+				return err
+			}
+			with := "image files"
+			if m == ram && s != t.srv[cached] {
+				with = fmt.Sprintf("a mem: disk of %d MiB in it, and a null: one", b.o.sizeMiB)
+			}
+			b.res.RSS = append(b.res.RSS, rss{t.name, n, with})
+		}
+	}
+	b.res.Goals = b.goals()
+	b.res.markdown(os.Stdout)
+	text, err := json.MarshalIndent(b.res, "", "  ")
 	if err != nil {
 		return err
 	}
-	r := &result{Machine: machine(), Targets: map[string]string{},
-		Image: fmt.Sprintf("%d MiB images in %s, filled by %d KiB writes, in the page cache; qemu-img bench, %d rounds of %v, in turn",
-			o.sizeMiB, o.dir, o.fillKiB, o.rounds, o.each)}
-	for _, t := range teams {
-		r.Order = append(r.Order, t.srv.Name)
-		r.Targets[t.srv.Name] = t.srv.Version
+	if err := os.WriteFile(b.o.out, append(text, '\n'), 0o644); err != nil {
+		return err
 	}
-	for _, c := range cells() {
-		x := row{c, map[string][]sample{}}
-		counts := make([]int, len(teams))
-		for i, t := range teams {
-			if counts[i], err = calibrate(ctx, t, c, o.each); err != nil {
-				return withLog(err, t)
-			}
-		}
-		for range o.rounds {
-			for i, t := range teams {
-				s, err := measure(ctx, t, c, counts[i])
-				if err != nil {
-					return withLog(err, t)
-				}
-				x.Samples[t.srv.Name] = append(x.Samples[t.srv.Name], s)
-			}
-		}
-		r.Rows = append(r.Rows, x)
-		fmt.Fprintf(os.Stderr, "%s done\n", c)
-	}
-	r.markdown(os.Stdout)
-	b, err := json.MarshalIndent(r, "", "  ")
+	md := strings.TrimSuffix(b.o.out, ".json") + ".md"
+	f, err := os.Create(md)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(o.out, append(b, '\n'), 0o644); err != nil {
+	b.res.markdown(f)
+	if err := f.Close(); err != nil {
 		return err
 	}
-	fmt.Printf("\nall samples: %s\n", o.out)
+	fmt.Printf("\nall samples: %s; tables: %s; %.0f s\n", b.o.out, md, time.Since(b.begin).Seconds())
 	return nil
-}
-
-func withLog(err error, t contestant) error {
-	if t.srv.Exited() {
-		return fmt.Errorf("%w\n%s ended by itself:\n%s", err, t.srv.Name, t.srv.Log())
-	}
-	return err
-}
-
-// lineUp starts the targets. What it started it returns, with an error too.
-func lineUp(o options, dir string) ([]contestant, error) {
-	var teams []contestant
-	add := func(name string, start func(dir string, disks []peer.Disk) (*peer.Server, error)) error {
-		sub := filepath.Join(dir, name)
-		if err := os.Mkdir(sub, 0o700); err != nil {
-			return err
-		}
-		d := peer.Disk{Name: "bench", Path: filepath.Join(sub, "image"), BlockSize: 512, PhysicalBlockSize: 4096}
-		if err := makeImage(d.Path, o.sizeMiB<<20, o.fillKiB<<10); err != nil {
-			return err
-		}
-		srv, err := start(sub, []peer.Disk{d})
-		if err != nil {
-			return err
-		}
-		srv.Name = name
-		teams = append(teams, contestant{srv, d.Name, d.Path})
-		return nil
-	}
-	vtgt := func(binary string) func(string, []peer.Disk) (*peer.Server, error) {
-		return func(dir string, disks []peer.Disk) (*peer.Server, error) { return peer.Vtgt(binary, dir, disks) }
-	}
-	if o.vtgt != "" {
-		if err := add("vtgt", vtgt(o.vtgt)); err != nil {
-			return teams, err
-		}
-	}
-	switch o.against {
-	case "none", "":
-	case "tgtd":
-		if err := add("tgtd", peer.Tgtd); err != nil {
-			fmt.Printf("no peer: %v; vtgt alone\n\n", err)
-		}
-	default:
-		if err := add("other", vtgt(o.against)); err != nil {
-			return teams, err
-		}
-	}
-	return teams, nil
 }

@@ -6,37 +6,40 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // CPU is the processor time that the server's threads have used so far, user and
-// system, from /proc/PID/stat: ended threads count too. The clock ticks every 10 ms.
-func (s *Server) CPU() (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.PID))
+// system, ended threads too, from the process's clock (clock_getcpuclockid(3)): to the
+// nanosecond, where /proc/PID/stat ticks every 10 ms.
+func (s *Server) CPU() (time.Duration, error) { return ProcessCPU(s.PID) }
+
+// ProcessCPU is the same of any process.
+func ProcessCPU(pid int) (time.Duration, error) {
+	var ts unix.Timespec
+	// CPUCLOCK_SCHED of the whole process, as the kernel numbers such clocks.
+	if err := unix.ClockGettime(int32(^pid)<<3|2, &ts); err != nil {
+		return 0, fmt.Errorf("processor clock of process %d: %w", pid, err)
+	}
+	return time.Duration(ts.Nano()), nil
+}
+
+// RSS is how many bytes of the server's memory are resident.
+func (s *Server) RSS() (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", s.PID))
 	if err != nil {
 		return 0, err
 	}
-	return parseStat(string(b))
+	return parseStatm(string(b))
 }
 
-// parseStat reads fields 14 (utime) and 15 (stime) of proc(5)'s stat line, in clock
-// ticks of 1/100 s (USER_HZ is 100 on every architecture Go runs on). The second
-// field is the command in parentheses and may hold anything.
-func parseStat(line string) (time.Duration, error) {
-	i := strings.LastIndexByte(line, ')')
-	if i < 0 {
-		return 0, fmt.Errorf("stat line without a command: %q", line)
+// parseStatm reads the second field of proc(5)'s statm, pages.
+func parseStatm(line string) (int64, error) {
+	f := strings.Fields(line)
+	if len(f) < 2 {
+		return 0, fmt.Errorf("short statm line: %q", line)
 	}
-	f := strings.Fields(line[i+1:])
-	if len(f) < 13 {
-		return 0, fmt.Errorf("short stat line: %q", line)
-	}
-	var sum time.Duration
-	for _, t := range f[11:13] {
-		n, err := strconv.ParseInt(t, 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		sum += time.Duration(n) * 10 * time.Millisecond
-	}
-	return sum, nil
+	n, err := strconv.ParseInt(f[1], 10, 64)
+	return n * int64(os.Getpagesize()), err
 }

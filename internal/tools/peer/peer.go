@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -23,6 +24,14 @@ type Disk struct {
 	Name string
 	// Path of an image file that is there already, absolute.
 	Path string
+	// Store, for vtgt, is used instead of Path: "mem:", "null:"; Size is its size in
+	// bytes.
+	Store string
+	Size  int64
+	// Direct has the target bypass the page cache.
+	Direct bool
+	// VHost, for vtgt, serves the disk at a vhost-user socket, too.
+	VHost bool
 	// BlockSize and PhysicalBlockSize in bytes.
 	BlockSize, PhysicalBlockSize int
 	Thin, Removable, ReadOnly    bool
@@ -38,7 +47,9 @@ type Server struct {
 	Socket string
 
 	addr string
+	sock string // folder of vtgt's sockets
 	lun  int
+	env  []string // added to the process's environment
 	log  string
 	cmd  *exec.Cmd
 	exit chan struct{} // closed when the process has ended
@@ -58,6 +69,15 @@ const iqn = "iqn.2026-11.org.vtgt.tools:"
 func (s *Server) URL(disk string) string {
 	return fmt.Sprintf("iscsi://%s/%s%s/%d", s.addr, iqn, disk, s.lun)
 }
+
+// Addr is where it listens for iSCSI, "host:port".
+func (s *Server) Addr() string { return s.addr }
+
+// LUN is the number by which each target shows its disk.
+func (s *Server) LUN() int { return s.lun }
+
+// IQN is the name of a disk's target.
+func (s *Server) IQN(disk string) string { return iqn + disk }
 
 // Log is the end of what the process has printed, for error messages.
 func (s *Server) Log() string {
@@ -105,6 +125,7 @@ func (s *Server) start(dir, program string, args ...string) error {
 	defer out.Close()
 	s.cmd = exec.Command(program, args...)
 	s.cmd.Stdout, s.cmd.Stderr = out, out
+	s.cmd.Env = append(os.Environ(), s.env...)
 	// It dies with us, whatever happens to us, and ^C reaches us alone.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := s.cmd.Start(); err != nil {
@@ -165,4 +186,14 @@ func version(program string, args ...string) string {
 	}
 	l, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 	return l
+}
+
+// cutAddr divides what freeAddr gives.
+func cutAddr(addr string) (host string, port int, err error) {
+	host, p, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, err
+	}
+	port, err = strconv.Atoi(p)
+	return host, port, err
 }

@@ -47,7 +47,11 @@ func Tgtd(dir string, disks []Disk) (*Server, error) {
 				break
 			}
 		}
-		if adm("--op", "delete", "--mode", "system") != nil && !s.Exited() {
+		// tgtadm waits for an answer that tgtd, which ends, does not give.
+		go adm("--op", "delete", "--mode", "system")
+		select {
+		case <-s.exit:
+		case <-time.After(2 * time.Second):
 			s.cmd.Process.Kill()
 		}
 	}
@@ -63,9 +67,13 @@ func Tgtd(dir string, disks []Disk) (*Server, error) {
 		tid := strconv.Itoa(i + 1)
 		params := fmt.Sprintf("lbppbe=%d,thin_provisioning=%d,removable=%d,readonly=%d",
 			bits.Len(uint(d.PhysicalBlockSize/d.BlockSize))-1, one(d.Thin), one(d.Removable), one(d.ReadOnly))
+		lun := []string{"--mode", "logicalunit", "--op", "new", "--tid", tid, "--lun", "1", "-b", d.Path, "--blocksize", strconv.Itoa(d.BlockSize)}
+		if d.Direct {
+			lun = append(lun, "--bstype", "aio") // opens with O_DIRECT
+		}
 		steps := [][]string{
 			{"--mode", "target", "--op", "new", "--tid", tid, "-T", iqn + d.Name},
-			{"--mode", "logicalunit", "--op", "new", "--tid", tid, "--lun", "1", "-b", d.Path, "--blocksize", strconv.Itoa(d.BlockSize)},
+			lun,
 			{"--mode", "logicalunit", "--op", "update", "--tid", tid, "--lun", "1", "--params", params},
 			{"--mode", "target", "--op", "update", "--tid", tid, "--name", "MaxRecvDataSegmentLength", "--value", "262144"},
 			{"--mode", "target", "--op", "update", "--tid", tid, "--name", "FirstBurstLength", "--value", "262144"},

@@ -9,7 +9,8 @@ import (
 )
 
 // Vtgt starts the binary over disks with a generated configuration, its files in dir.
-func Vtgt(binary, dir string, disks []Disk) (*Server, error) {
+// env, as "NAME=value", is added to its environment.
+func Vtgt(binary, dir string, disks []Disk, env ...string) (*Server, error) {
 	binary, err := filepath.Abs(binary)
 	if err != nil {
 		return nil, err
@@ -26,9 +27,10 @@ func Vtgt(binary, dir string, disks []Disk) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Name: "vtgt", Version: version(binary, "--version"), addr: addr, Socket: filepath.Join(sockDir, "s")}
+	s := &Server{Name: "vtgt", Version: version(binary, "--version"), addr: addr, sock: sockDir, env: env, Socket: filepath.Join(sockDir, "s")}
 	conf := filepath.Join(dir, "vtgt.yaml")
-	if err := os.WriteFile(conf, []byte(vtgtConfig(addr, s.Socket, filepath.Join(dir, "state"), disks)), 0o600); err != nil {
+	if err := os.WriteFile(conf, []byte(vtgtConfig(s, filepath.Join(dir, "state"), disks)), 0o600); err != nil {
+		os.RemoveAll(sockDir)
 		return nil, err
 	}
 	s.stop = func() { s.cmd.Process.Signal(syscall.SIGTERM) }
@@ -44,17 +46,33 @@ func Vtgt(binary, dir string, disks []Disk) (*Server, error) {
 	return s, nil
 }
 
-func vtgtConfig(addr, socket, state string, disks []Disk) string {
+// VHostSocket is where vtgt serves a disk with Disk.VHost.
+func (s *Server) VHostSocket(disk string) string { return filepath.Join(s.sock, disk) }
+
+func vtgtConfig(s *Server, state string, disks []Disk) string {
 	var b strings.Builder
 	b.WriteString("version: 1\ndisks:\n")
 	for _, d := range disks {
-		fmt.Fprintf(&b, "  - {name: %q, store: %q, blockSize: %d, physicalBlockSize: %d, thin: %t, removable: %t, readOnly: %t, shared: true}\n",
-			d.Name, "file:"+d.Path, d.BlockSize, d.PhysicalBlockSize, d.Thin, d.Removable, d.ReadOnly)
+		fmt.Fprintf(&b, "  - {name: %q, blockSize: %d, physicalBlockSize: %d, thin: %t, removable: %t, readOnly: %t, shared: true",
+			d.Name, d.BlockSize, d.PhysicalBlockSize, d.Thin, d.Removable, d.ReadOnly)
+		if d.Store != "" {
+			fmt.Fprintf(&b, ", store: %q, size: %d", d.Store, d.Size)
+		} else {
+			fmt.Fprintf(&b, ", store: %q", "file:"+d.Path)
+		}
+		if d.Direct {
+			b.WriteString(", cache: direct")
+		}
+		b.WriteString("}\n")
 	}
 	b.WriteString("targets:\n")
 	for _, d := range disks {
-		fmt.Fprintf(&b, "  - {name: %q, luns: [{lun: 0, disk: %q}], iscsi: {iqn: %q}}\n", d.Name, d.Name, iqn+d.Name)
+		fmt.Fprintf(&b, "  - {name: %q, luns: [{lun: 0, disk: %q}], iscsi: {iqn: %q}", d.Name, d.Name, iqn+d.Name)
+		if d.VHost {
+			fmt.Fprintf(&b, ", vhost: {socket: %q}", s.VHostSocket(d.Name))
+		}
+		b.WriteString("}\n")
 	}
-	fmt.Fprintf(&b, "iscsi: {portals: [%q]}\napi: {socket: %q}\nstate: %q\n", addr, socket, state)
+	fmt.Fprintf(&b, "iscsi: {portals: [%q]}\napi: {socket: %q}\nstate: %q\n", s.addr, s.Socket, state)
 	return b.String()
 }

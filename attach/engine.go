@@ -246,3 +246,43 @@ func (r *Run) undo(ctx context.Context, first int) error {
 	}
 	return nil
 }
+
+// UndoOnly takes the steps back that match, last first, and leaves the others and the
+// record. Whether those can stand without them is the caller's to know.
+func (r *Run) UndoOnly(ctx context.Context, match func(s *api.AttachmentStep) bool) error {
+	if err := r.put(ctx); err != nil { // from now on it is ours
+		return err
+	}
+	for i := len(r.rec.Steps) - 1; i >= 0; i-- {
+		s := &r.rec.Steps[i]
+		if s.State == api.Undone || !match(s) {
+			continue
+		}
+		undo := r.e.Undos[s.Name]
+		if undo == nil {
+			return fmt.Errorf("step %s of attachment %s is not known; use a vtgt of the version that made it", s.Name, r.rec.ID)
+		}
+		r.tell("undo", s)
+		if err := undo(ctx, &r.rec, s); err != nil {
+			return fmt.Errorf("step %s cannot be taken back: %w", s.Name, err)
+		}
+		r.rec.Steps = slices.Delete(r.rec.Steps, i, i+1)
+		if err := r.put(ctx); err != nil {
+			return err
+		}
+	}
+	r.first = min(r.first, len(r.rec.Steps))
+	return nil
+}
+
+// Forget takes steps out of the record whose work is known to be gone, without undoing
+// them: Do then does them anew.
+func (r *Run) Forget(ctx context.Context, match func(s *api.AttachmentStep) bool) error {
+	n := len(r.rec.Steps)
+	r.rec.Steps = slices.DeleteFunc(r.rec.Steps, func(s api.AttachmentStep) bool { return match(&s) })
+	if len(r.rec.Steps) == n {
+		return nil
+	}
+	r.first = min(r.first, len(r.rec.Steps))
+	return r.put(ctx)
+}

@@ -1,0 +1,231 @@
+package libvirt
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// Changes in the text of a domain's XML, which leave all else as it is: what libvirtxml
+// does not know would be lost on the way through it.
+
+const qemuSpace = "http://libvirt.org/schemas/domain/qemu/1.0"
+
+// element is where one stands in the text: from its start tag on, inside it, and behind
+// its end tag.
+type element struct {
+	start, in, out, end int
+	attr                []xml.Attr
+}
+
+func (e *element) value(name string) string {
+	for _, a := range e.attr {
+		if a.Name.Local == name {
+			return a.Value
+		}
+	}
+	return ""
+}
+
+// elements finds the elements at a path, such as domain/devices/controller. A name with
+// a prefix "qemu:" is in QEMU's namespace.
+func elements(text string, path ...string) ([]element, error) {
+	var found []element
+	var stack []string
+	var open []element
+	dec := xml.NewDecoder(strings.NewReader(text))
+	matches := func() bool {
+		if len(stack) != len(path) {
+			return false
+		}
+		for i := range path {
+			if stack[i] != path[i] {
+				return false
+			}
+		}
+		return true
+	}
+	for {
+		at := int(dec.InputOffset())
+		t, err := dec.Token()
+		if err == io.EOF {
+			return found, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the domain's XML is not understood: %w", err)
+		}
+		switch t := t.(type) {
+		case xml.StartElement:
+			n := t.Name.Local
+			if t.Name.Space == qemuSpace {
+				n = "qemu:" + n
+			}
+			stack = append(stack, n)
+			open = append(open, element{start: at, in: int(dec.InputOffset()), attr: t.Copy().Attr})
+		case xml.EndElement:
+			e := open[len(open)-1]
+			e.out, e.end = at, int(dec.InputOffset())
+			if matches() {
+				found = append(found, e)
+			}
+			stack, open = stack[:len(stack)-1], open[:len(open)-1]
+		}
+	}
+}
+
+func quote(s string) string {
+	var b strings.Builder
+	_ = xml.EscapeText(&b, []byte(s))
+	return b.String()
+}
+
+// commandLineArgs are the arguments for a vhost-user device.
+func commandLineArgs(id, socket string, place map[string]string) []string {
+	dev := map[string]string{"driver": "vhost-user-scsi-pci", "id": id, "chardev": id}
+	for k, v := range place {
+		dev[k] = v
+	}
+	b, _ := json.Marshal(dev) // keys in order
+	// A comma in the path of a chardev is doubled.
+	return []string{"-chardev", "socket,id=" + id + ",path=" + strings.ReplaceAll(socket, ",", ",,"), "-device", string(b)}
+}
+
+// commandLineXML is the element, for people too.
+func commandLineXML(indent string, args []string) string {
+	var b strings.Builder
+	b.WriteString(indent + "<qemu:commandline>\n")
+	for _, a := range args {
+		fmt.Fprintf(&b, "%s  <qemu:arg value='%s'/>\n", indent, quote(a))
+	}
+	b.WriteString(indent + "</qemu:commandline>\n")
+	return b.String()
+}
+
+// addArgs adds arguments to <qemu:commandline>.
+func addArgs(text string, args []string) (string, error) {
+	es, err := elements(text, "domain", "qemu:commandline")
+	if err != nil {
+		return "", err
+	}
+	if len(es) > 0 {
+		e := es[0]
+		if text[e.in-2] == '/' { // <qemu:commandline/>
+			return text[:e.start] + strings.TrimSpace(commandLineXML("", args)) + text[e.end:], nil
+		}
+		// With the prefix that the element has.
+		name := text[e.start+1 : e.start+strings.IndexAny(text[e.start:], " \t\r\n>/")]
+		prefix := strings.TrimSuffix(name, "commandline")
+		var b strings.Builder
+		for _, a := range args {
+			fmt.Fprintf(&b, "\n    <%sarg value='%s'/>", prefix, quote(a))
+		}
+		return text[:e.in] + b.String() + text[e.in:], nil
+	}
+	ds, err := elements(text, "domain")
+	if err != nil {
+		return "", err
+	}
+	if len(ds) != 1 || text[ds[0].in-2] == '/' {
+		return "", fmt.Errorf("the domain's XML is not understood: it is no <domain>")
+	}
+	d := ds[0]
+	head, body := text[:d.in-1], text[d.in-1:d.out]
+	space := true
+	for _, a := range d.attr {
+		space = space && !(a.Name.Space == "xmlns" && a.Name.Local == "qemu")
+	}
+	if space {
+		head += " xmlns:qemu='" + qemuSpace + "'"
+	}
+	return head + body + commandLineXML("  ", args) + text[d.out:], nil
+}
+
+// removeArgs takes the arguments of a vhost-user device of this id away. found tells
+// whether there were any.
+func removeArgs(text, id string) (out string, found bool, err error) {
+	as, err := elements(text, "domain", "qemu:commandline", "qemu:arg")
+	if err != nil {
+		return "", false, err
+	}
+	drop := map[int]bool{}
+	for i := 0; i+1 < len(as); i++ {
+		v := as[i+1].value("value")
+		switch as[i].value("value") {
+		case "-chardev":
+			if !strings.HasPrefix(v, "socket,id="+id+",") {
+				continue
+			}
+		case "-device":
+			var dev struct{ ID string }
+			if json.Unmarshal([]byte(v), &dev) != nil || dev.ID != id {
+				continue
+			}
+		default:
+			continue
+		}
+		drop[i], drop[i+1] = true, true
+	}
+	if len(drop) == 0 {
+		return text, false, nil
+	}
+	if len(drop) == len(as) {
+		envs, err := elements(text, "domain", "qemu:commandline", "qemu:env")
+		if err != nil {
+			return "", false, err
+		}
+		if len(envs) == 0 {
+			es, err := elements(text, "domain", "qemu:commandline")
+			if err != nil {
+				return "", false, err
+			}
+			return cut(text, es[0]), true, nil
+		}
+	}
+	for i := len(as) - 1; i >= 0; i-- {
+		if drop[i] {
+			text = cut(text, as[i])
+		}
+	}
+	return text, true, nil
+}
+
+// cut takes an element away, with the blanks before it.
+func cut(text string, e element) string {
+	return strings.TrimRight(text[:e.start], " \t\r\n") + text[e.end:]
+}
+
+// addPort adds a root port.
+func addPort(text string, n int) (string, error) {
+	es, err := elements(text, "domain", "devices")
+	if err != nil {
+		return "", err
+	}
+	if len(es) != 1 || text[es[0].in-2] == '/' {
+		return "", fmt.Errorf("the domain's XML is not understood: it has no <devices>")
+	}
+	return text[:es[0].out] + fmt.Sprintf("  <controller type='pci' index='%d' model='pcie-root-port'/>\n  ", n) + text[es[0].out:], nil
+}
+
+// removePort takes a root port away that nothing is on.
+func removePort(text string, n int) (string, error) {
+	d, err := parse(text)
+	if err != nil {
+		return "", err
+	}
+	if buses, _ := d.taken(); buses[n] || d.mentions(fmt.Sprintf("pci.%d", n)) {
+		return text, nil
+	}
+	es, err := elements(text, "domain", "devices", "controller")
+	if err != nil {
+		return "", err
+	}
+	for _, e := range es {
+		if e.value("type") == "pci" && e.value("index") == strconv.Itoa(n) && e.value("model") == "pcie-root-port" {
+			return cut(text, e), nil
+		}
+	}
+	return text, nil
+}

@@ -115,11 +115,14 @@ func (d *device) run() {
 
 // note keeps and tells what went wrong, once as long as it stays the same.
 func (d *device) note(err error) {
+	if isLost(err) {
+		return // the host has told
+	}
 	d.mu.Lock()
 	was := d.err
 	d.err = err
 	d.mu.Unlock()
-	if err != nil && !isLost(err) && (was == nil || was.Error() != err.Error()) {
+	if err != nil && (was == nil || was.Error() != err.Error()) {
 		d.h.conf.Log.Warn("xen: a device cannot be served", "export", d.e.conf.Name, "domain", d.id.domain, "device", d.id.device, "err", err)
 	}
 }

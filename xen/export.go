@@ -150,16 +150,19 @@ func (e *Export) offer() {
 
 // note keeps and tells why there is no device, once as long as it stays the same.
 func (e *Export) note(err error) {
+	if isLost(err) {
+		return // the host has told
+	}
 	e.h.mu.Lock()
 	was := e.err
 	e.err = err
 	e.h.mu.Unlock()
-	if err != nil && !isLost(err) && (was == nil || was.Error() != err.Error()) {
+	if err != nil && (was == nil || was.Error() != err.Error()) {
 		e.h.conf.Log.Warn("xen: a device cannot be served", "export", e.conf.Name, "err", err)
 	}
 }
 
-// isLost tells whether err is the loss of xenstored, of which the host has told.
+// isLost tells whether err is the loss of xenstored.
 func isLost(err error) bool {
 	return errors.Is(err, xenstore.ErrLost) || errors.Is(err, xenstore.ErrClosed)
 }

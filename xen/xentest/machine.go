@@ -44,6 +44,12 @@ func NewMachine(tb testing.TB) *Machine {
 // Dial connects dom0.
 func (m *Machine) Dial() (*xenstore.Conn, error) { return m.Store.Dial(0), nil }
 
+// Redial connects the toolstack again, after Store.Disconnect.
+func (m *Machine) Redial() {
+	_ = m.Tools.Close()
+	m.Tools = m.Store.Dial(0)
+}
+
 // Create makes a domain, as xl create -p does.
 func (m *Machine) Create(id uint32, name, uuid string) {
 	m.TB.Helper()

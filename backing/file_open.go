@@ -20,15 +20,24 @@ func openFile(spec, path string, block bool, o Options) (Store, error) {
 	if s.fdatasync == nil {
 		s.fdatasync = sys.Fdatasync
 	}
-	d, err := s.openFirst(o)
+	var d *desc
+	var err error
+	if o.Given != nil {
+		d, err = s.takeOver(o.Given)
+	} else {
+		d, err = s.openFirst(o)
+	}
 	if err != nil {
 		return nil, err
 	}
 	if err := s.learn(d, o); err != nil {
-		d.release(false)
+		if o.Given == nil {
+			d.release(false)
+		}
 		return nil, err
 	}
 	s.d = d
+	s.tellLatch()
 	s.jobs = o.Group.Workers().NewJobQueue(storeJobs)
 	s.sync.s, s.excl.s = s, s
 	s.sync.job.Init(&s.sync)

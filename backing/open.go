@@ -73,6 +73,10 @@ type Options struct {
 	Group *loop.Group
 	// Log hears of what an operator should know; nil is silent.
 	Log *slog.Logger
+	// Given, when set, are the descriptors of a process that has served the store
+	// until now (see HandOver), with its locks: the path is not opened. They are the
+	// store's if Open succeeds.
+	Given *Given
 	// Fdatasync is called in the place of fdatasync(2), by tests of what happens
 	// when it fails; nil: that itself. It may sleep.
 	Fdatasync func(fd int) error

@@ -75,14 +75,7 @@ func (n *Nexus) connect(ln *Lane, lun uint16) *laneUnit {
 	}
 	nu := n.units[u]
 	if nu == nil {
-		nu = &nexusUnit{nexus: n, unit: u, id: id}
-		nu.readOnly.Store(e.ReadOnly)
-		nu.ua.add(initialUA)
-		u.tellAbsent(nu)
-		nu.judgeConflict()
-		nu.judgeAccess()
-		n.units[u] = nu
-		u.nexuses = append(u.nexuses, nu)
+		nu = n.meet(u, id, e.ReadOnly)
 	}
 	lu := &laneUnit{lane: ln, unit: u, nu: nu, lun: lun}
 	lu.node.Init((*laneMail)(lu))
@@ -91,6 +84,22 @@ func (n *Nexus) connect(ln *Lane, lun uint16) *laneUnit {
 	ln.units = append(ln.units, lu)
 	ln.byLUN[lun] = lu
 	return lu
+}
+
+// meet makes the state between the nexus and u, at their first contact. Nexus.mu and
+// Unit.mu are held.
+func (n *Nexus) meet(u *Unit, id regID, readOnly bool) *nexusUnit {
+	nu := &nexusUnit{nexus: n, unit: u, id: id}
+	nu.readOnly.Store(readOnly)
+	if !u.goOn(nu) {
+		nu.ua.add(initialUA)
+	}
+	u.tellAbsent(nu)
+	nu.judgeConflict()
+	nu.judgeAccess()
+	n.units[u] = nu
+	u.nexuses = append(u.nexuses, nu)
+	return nu
 }
 
 // forget drops the state between the nexus and u. Target.mu is held.

@@ -106,6 +106,7 @@ func (p *Port) Attach(id InitiatorID, fe FrontEnd) (*Nexus, error) {
 	}
 	n.view.Store(view)
 	p.nexuses[n] = struct{}{}
+	n.resume(view)
 	return n, nil
 }
 

@@ -50,6 +50,19 @@ func encodeReservations(p *prTable) []byte {
 	if p = p.kept(); p == nil {
 		return nil
 	}
+	table, err := json.Marshal(p.record())
+	if err != nil {
+		panic(err) // no field can fail
+	}
+	b, err := json.MarshalIndent(reservationsFile{reservationsVersion, tableSum(table), table}, "", " ")
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// record is p without what power on sets anew.
+func (p *prTable) record() reservationsTable {
 	t := reservationsTable{Type: p.typ, Registrations: []registrationItem{}}
 	for i, r := range p.regs {
 		if p.typ != NoReservation && !p.typ.all() && r.id == p.holder {
@@ -60,15 +73,7 @@ func encodeReservations(p *prTable) []byte {
 			TransportID: hex.EncodeToString([]byte(r.id.transport)), Key: fmt.Sprintf("%016x", r.key),
 		})
 	}
-	table, err := json.Marshal(t)
-	if err != nil {
-		panic(err) // no field can fail
-	}
-	b, err := json.MarshalIndent(reservationsFile{reservationsVersion, tableSum(table), table}, "", " ")
-	if err != nil {
-		panic(err)
-	}
-	return b
+	return t
 }
 
 // decodeReservations is the table of a record; nil without one.
@@ -94,10 +99,23 @@ func decodeReservations(b []byte) (*prTable, error) {
 	if err := strictJSON(f.Table, &t); err != nil {
 		return nil, err
 	}
+	p, err := t.table()
+	if err != nil {
+		return nil, err
+	}
+	if len(p.regs) == 0 {
+		return nil, errors.New("no registrations")
+	}
+	p.aptpl = true
+	return p, nil
+}
+
+// table is the inverse of prTable.record.
+func (t *reservationsTable) table() (*prTable, error) {
 	if n := len(t.Registrations); n > maxRegistrations {
 		return nil, fmt.Errorf("%d registrations: the most is %d", n, maxRegistrations)
 	}
-	p := &prTable{aptpl: true, typ: t.Type}
+	p := &prTable{typ: t.Type}
 	for _, r := range t.Registrations {
 		id, err := hex.DecodeString(r.TransportID)
 		if err != nil {
@@ -116,8 +134,6 @@ func decodeReservations(b []byte) (*prTable, error) {
 	switch {
 	case t.Type != NoReservation && !t.Type.valid():
 		return nil, fmt.Errorf("reservation type %d is not known", t.Type)
-	case len(p.regs) == 0:
-		return nil, errors.New("no registrations")
 	case t.Holder == nil != (t.Type == NoReservation || t.Type.all()):
 		return nil, errors.New("holder and type do not agree")
 	case t.Holder != nil:

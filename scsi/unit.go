@@ -47,6 +47,9 @@ type UnitConfig struct {
 	// Memory keeps what initiators may have saved (mode pages, …); nil: nothing
 	// can be saved, and initiators are told so.
 	Memory Memory
+	// Saved, where set, is what the unit goes on from: what Unit.Save of the process
+	// before this one said. It comes before what Memory has.
+	Saved *SavedUnit
 	// Log gets what an operator should know; nil: silence.
 	Log *slog.Logger
 }
@@ -102,6 +105,9 @@ type Unit struct {
 	resizing bool
 	closed   bool
 	queueErr bool // a failure to open a queue was logged
+	// carried are the nexuses that the process before this one knew, until they
+	// come; see handover.go.
+	carried map[nexusKey]SavedNexus
 
 	// disk is the disk device server's part, see disk.go.
 	disk diskState
@@ -164,6 +170,11 @@ func NewUnit(c UnitConfig, st backing.Store) (*Unit, error) {
 	}
 	if err := u.loadIdentity(); err != nil {
 		return nil, err
+	}
+	if c.Saved != nil {
+		if err := u.restore(c.Saved); err != nil {
+			return nil, fmt.Errorf("disk %s: what the vtgt before this one knew of it: %w", c.Name, err)
+		}
 	}
 	u.stopWatch = st.Watch(func(*backing.Info) { u.resized() })
 	u.resized()

@@ -163,8 +163,13 @@ func (r *rig) newExport(x int) *export {
 	r.ok(err)
 	e.l, err = net.ListenUnix("unix", &net.UnixAddr{Name: e.path, Net: "unix"})
 	r.ok(err)
-	go func() { e.served <- e.e.Serve(e.l) }()
+	e.serve()
 	return e
+}
+
+func (e *export) serve() {
+	x, l, served := e.e, e.l, e.served
+	go func() { served <- x.Serve(l) }()
 }
 
 // dial connects a machine and starts its rings; it is closed with the rig.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"time"
 
 	"github.com/vtgt/vtgt/internal/sys"
@@ -67,7 +68,7 @@ func newConn(nc *net.UnixConn) *conn {
 func (c *conn) read() (*incoming, error) {
 	m := &c.msg
 	m.drop()
-	if err := c.fill(c.hdr[:]); err != nil {
+	if err := c.fill(c.hdr[:], true); err != nil {
 		return nil, err
 	}
 	h, err := proto.ParseHeader(&c.hdr)
@@ -75,7 +76,7 @@ func (c *conn) read() (*incoming, error) {
 		return nil, &violation{err}
 	}
 	m.Header, m.body = h, c.buf[:h.Size]
-	if err := c.fill(m.body); err != nil {
+	if err := c.fill(m.body, false); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
@@ -84,8 +85,18 @@ func (c *conn) read() (*incoming, error) {
 	return m, nil
 }
 
-// fill reads len(b) bytes, and the descriptors that come with them.
-func (c *conn) fill(b []byte) error {
+// interrupt has read return errIdle, now or at its next call, when no message has begun.
+func (c *conn) interrupt() { _ = c.nc.SetReadDeadline(time.Unix(1, 0)) }
+
+// resume undoes interrupt.
+func (c *conn) resume() { _ = c.nc.SetReadDeadline(time.Time{}) }
+
+// errIdle: interrupt was called, between two messages.
+var errIdle = errors.New("interrupted between two messages")
+
+// fill reads len(b) bytes, and the descriptors that come with them. first: they begin a
+// message.
+func (c *conn) fill(b []byte, first bool) error {
 	for n := 0; n < len(b); {
 		k, oobn, flags, _, err := c.nc.ReadMsgUnix(b[n:], c.oob)
 		var perr error
@@ -97,6 +108,12 @@ func (c *conn) fill(b []byte) error {
 			return &violation{fmt.Errorf("more than %d descriptors with one message", proto.MaxFDs)}
 		case err == io.EOF && n > 0:
 			return io.ErrUnexpectedEOF
+		case errors.Is(err, os.ErrDeadlineExceeded): // k is not positive
+			if first && n == 0 {
+				return errIdle
+			}
+			c.resume() // the message to its end first
+			continue
 		case err != nil:
 			return err
 		}

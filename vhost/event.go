@@ -32,6 +32,7 @@ func (v *events) init(d *device) { v.d = d }
 func (v *events) start(r *ring) {
 	v.ring = r
 	switch {
+	case r.goesOn:
 	case r.virgin:
 		// A driver at its beginning scans everything after it has started us.
 		// That nothing was taken yet says little: events are rare.

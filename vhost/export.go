@@ -5,8 +5,10 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/vtgt/vtgt/internal/handover"
 	"github.com/vtgt/vtgt/internal/loop"
 	"github.com/vtgt/vtgt/scsi"
 	"github.com/vtgt/vtgt/vhost/vring"
@@ -28,6 +30,11 @@ type Config struct {
 	// be said of it, one call at a time. It must not call the Export.
 	OnConnect func(up bool, detail string)
 
+	// Saved and Set, where set, are what the process before this one has frozen: the
+	// Export goes on with its front end when it begins to serve.
+	Saved *Saved
+	Set   *handover.Set
+
 	points func(queue int, p vring.Point) // nil but in tests of crashes
 }
 
@@ -40,6 +47,7 @@ type Export struct {
 	count counters
 
 	quit chan struct{} // closed at the beginning of Close
+	halt atomic.Pointer[halt]
 
 	// devMu serialises what changes the device and may sleep. Above mu.
 	devMu   sync.Mutex
@@ -57,6 +65,7 @@ type Export struct {
 	pid, uid  int
 	refused   string
 	closing   bool
+	adopted   *session      // to be served when Serve begins
 	deadline  time.Duration // of the session's end: Close may shorten it
 	closed    chan struct{} // closed at the end of Close
 	stuck     int           // what Close returned
@@ -82,6 +91,12 @@ func NewExport(c Config) (*Export, error) {
 	var err error
 	if e.dev, err = e.newDevice(); err != nil {
 		return nil, err
+	}
+	if c.Saved != nil {
+		if err := e.adopt(c.Saved, c.Set); err != nil {
+			e.Close(time.Second)
+			return nil, err
+		}
 	}
 	return e, nil
 }

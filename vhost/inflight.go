@@ -19,6 +19,8 @@ const inflightEntries = 1024
 // in the same ways. A nil one records nothing.
 type inflight struct {
 	m      *gmem.Map
+	fd     int // of it, with its offset, for a process that takes our place
+	off    uint64
 	b      []byte
 	queues int
 	size   int // entries of each
@@ -38,6 +40,7 @@ func (f *inflight) part(index int) (*vring.Inflight, error) {
 func (f *inflight) retire() {
 	if f != nil {
 		f.m.Retire(nil)
+		shut(f.fd)
 	}
 }
 
@@ -95,25 +98,35 @@ func (s *session) setInflightFD(m *incoming) error {
 		return &violation{fmt.Errorf("SET_INFLIGHT_FD with a region of %d bytes: %d rings of %d entries need %d", d.Size, d.Queues, d.QueueSize,
 			vring.InflightSize(int(d.Queues), int(d.QueueSize)))}
 	}
-	n := uint64(vring.InflightSize(int(d.Queues), size))
 	for _, q := range s.rings {
 		if q != nil && q.vq.started() {
 			return running(m, q)
 		}
 	}
-	mm, err := s.d.memory().Map([]gmem.Region{{Size: n, FD: m.fds[0], Off: d.Off}})
+	f, err := s.d.openInflight(m.fds[0], d.Off, int(d.Queues), size)
 	if err != nil {
-		return broken(m, fmt.Errorf("the region cannot be mapped: %w", err))
+		return broken(m, err)
+	}
+	f.fd = m.take(0)
+	s.inf.retire()
+	s.inf = f
+	return nil
+}
+
+// openInflight maps a region for rings of size entries. fd stays the caller's.
+func (d *device) openInflight(fd int, off uint64, queues, size int) (*inflight, error) {
+	n := uint64(vring.InflightSize(queues, size))
+	mm, err := d.memory().Map([]gmem.Region{{Size: n, FD: fd, Off: off}})
+	if err != nil {
+		return nil, fmt.Errorf("the region cannot be mapped: %w", err)
 	}
 	b, err := mm.Slice(0, n)
 	if err == nil {
-		f := &inflight{m: mm, b: b, queues: int(d.Queues), size: size}
+		f := &inflight{m: mm, fd: -1, off: off, b: b, queues: queues, size: size}
 		if _, err = f.part(0); err == nil {
-			s.inf.retire()
-			s.inf = f
-			return nil
+			return f, nil
 		}
 	}
 	mm.Retire(nil)
-	return broken(m, err)
+	return nil, err
 }

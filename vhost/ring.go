@@ -52,6 +52,8 @@ type ring struct {
 	source            loop.Source
 	features          uint64
 
+	goesOn   bool // it ran before, and its driver knows of no stop
+	keep     bool // stop leaves the eventfds open
 	virgin   bool // its driver had given nothing when it started
 	found    bool // the record says that the driver has been served before
 	enabled  bool
@@ -116,6 +118,7 @@ var (
 func (r *ring) open(s *ringStart) error {
 	r.kick, r.call, r.errfd = -1, -1, -1
 	r.features = s.Features
+	r.goesOn = s.GoesOn
 	r.mem = s.Mem
 	r.parts = [3]uint64{s.Desc, s.Avail, s.Used}
 	r.flush.Init((*ringFlush)(r))
@@ -533,12 +536,14 @@ func (r *ring) end() {
 		}
 	}
 	r.pin.Leave()
-	if r.kick >= 0 {
-		// The front end takes the queue over and must not find our kicks.
-		sys.EventfdTake(r.kick)
+	if !r.keep {
+		if r.kick >= 0 {
+			// The front end takes the queue over and must not find our kicks.
+			sys.EventfdTake(r.kick)
+		}
+		closeFD(&r.kick)
+		closeFD(&r.call)
 	}
-	closeFD(&r.kick)
-	closeFD(&r.call)
 	closeFD(&r.errfd)
 	for i, q := range r.queues {
 		if q != nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"syscall"
 	"time"
 
@@ -29,7 +30,13 @@ func (e *Export) Serve(l *net.UnixListener) error {
 		return ErrClosed
 	}
 	e.listeners[l] = struct{}{}
+	s := e.adopted
+	e.adopted = nil
+	who := peerText(e.pid, e.uid)
 	e.mu.Unlock()
+	if s != nil {
+		go e.serve(s, who)
+	}
 	defer func() {
 		e.mu.Lock()
 		delete(e.listeners, l)
@@ -50,6 +57,15 @@ func (e *Export) Serve(l *net.UnixListener) error {
 			return ErrClosed
 		case errors.Is(err, net.ErrClosed):
 			return nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if h := e.halt.Load(); h != nil {
+				h.wait(e.quit)
+			}
+			e.mu.Lock()
+			if !e.closing && e.halt.Load() == nil {
+				_ = l.SetDeadline(time.Time{})
+			}
+			e.mu.Unlock()
 		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ECONNABORTED):
 			// It stays in the backlog until there is a descriptor for it.
 			e.log.line(lineRejected, slog.LevelError, "vhost-user: no descriptor for a front end", "export", e.conf.Name, "err", err)
@@ -68,7 +84,7 @@ func (e *Export) accept(nc *net.UnixConn) {
 			pid, uid = p, u
 		}
 	}
-	who := fmt.Sprintf("pid %d, uid %d", pid, uid)
+	who := peerText(pid, uid)
 	s, err := e.admit(nc, pid, uid)
 	if err != nil {
 		e.count.Rejected.Add(1)
@@ -78,6 +94,8 @@ func (e *Export) accept(nc *net.UnixConn) {
 	}
 	go e.serve(s, who)
 }
+
+func peerText(pid, uid int) string { return fmt.Sprintf("pid %d, uid %d", pid, uid) }
 
 // admit makes nc's session, when there is no other one.
 func (e *Export) admit(nc *net.UnixConn, pid, uid int) (*session, error) {

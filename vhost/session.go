@@ -36,6 +36,8 @@ type session struct {
 	protocol proto.ProtocolFeatures
 	status   proto.Status
 
+	resume []*setup // rings that ran in the process before this one
+
 	mem   *gmem.Map // the present generation, nil: none yet
 	files []file    // of mem's regions
 	inf   *inflight // nil: nothing is recorded
@@ -63,8 +65,20 @@ func newSession(e *Export, d *device, c *conn) *session {
 
 // run serves the front end until it goes, breaks the protocol, or has to be left.
 func (s *session) run() error {
+	if err := s.restart(s.resume); err != nil {
+		return err
+	}
 	for {
+		if h := s.e.halt.Load(); h != nil && h.begin() {
+			if err := s.stand(h); err != nil {
+				return err
+			}
+		}
 		m, err := s.c.read()
+		if err == errIdle {
+			s.attend()
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -286,10 +300,11 @@ func (s *session) end(deadline time.Duration) (stuck int) {
 	if s.mem != nil {
 		s.mem.Retire(nil)
 	}
+	closeFiles(s.files, nil)
 	// Where something is stuck its mark is not cleared any more, and the memory not
 	// touched: the record is free in any case.
 	s.inf.retire()
-	s.rings, s.mem, s.inf = nil, nil, nil
+	s.rings, s.mem, s.files, s.inf = nil, nil, nil, nil
 	s.publish()
 	return stuck
 }

@@ -2,6 +2,7 @@ package vhost
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/vtgt/vtgt/internal/gmem"
@@ -15,6 +16,22 @@ import (
 type file struct {
 	proto.MemRegion
 	dev, ino uint64
+	// fd is kept for a process that takes our place; -1: not yet.
+	fd int
+}
+
+// same tells whether f and o are the same region of the same file.
+func (f *file) same(o *file) bool {
+	return f.MemRegion == o.MemRegion && f.dev == o.dev && f.ino == o.ino
+}
+
+// closeFiles closes the descriptors of those that are not in keep.
+func closeFiles(fs, keep []file) {
+	for i := range fs {
+		if !slices.ContainsFunc(keep, func(o file) bool { return o.fd == fs[i].fd }) {
+			shut(fs[i].fd)
+		}
+	}
 }
 
 // maxMemory bounds the guest memory of an export, bytes. A memfd of any size costs its
@@ -34,7 +51,7 @@ func newFile(r proto.MemRegion, fd int, had []file) (file, error) {
 	if err := sys.Fstat(fd, &st); err != nil {
 		return file{}, fmt.Errorf("fstat of a guest memory region: %w", err)
 	}
-	return file{MemRegion: r, dev: st.Dev, ino: st.Ino}, nil
+	return file{MemRegion: r, dev: st.Dev, ino: st.Ino, fd: -1}, nil
 }
 
 func region(r proto.MemRegion, fd int) gmem.Region {
@@ -70,10 +87,17 @@ func (s *session) setMemTable(m *incoming) error {
 		}
 	}
 	for i, f := range next {
-		if !contains(s.files, f) {
-			if err := c.add(region(f.MemRegion, m.fds[i])); err != nil {
-				return broken(m, err)
-			}
+		if had := find(s.files, f); had != nil {
+			next[i].fd = had.fd
+			continue
+		}
+		if err := c.add(region(f.MemRegion, m.fds[i])); err != nil {
+			return broken(m, err)
+		}
+	}
+	for i := range next {
+		if next[i].fd < 0 {
+			next[i].fd = m.take(i)
 		}
 	}
 	if n == 0 && c.now == nil {
@@ -82,13 +106,16 @@ func (s *session) setMemTable(m *incoming) error {
 	return s.commit(m, c, next)
 }
 
-func contains(fs []file, f file) bool {
-	for _, o := range fs {
-		if o == f {
-			return true
+func contains(fs []file, f file) bool { return find(fs, f) != nil }
+
+// find is f in fs, nil where it is not there.
+func find(fs []file, f file) *file {
+	for i := range fs {
+		if fs[i].same(&f) {
+			return &fs[i]
 		}
 	}
-	return false
+	return nil
 }
 
 // addMemReg adds a region. A region that cannot be had is declined: what is there goes
@@ -112,6 +139,7 @@ func (s *session) addMemReg(m *incoming) error {
 		}
 		return broken(m, err)
 	}
+	f.fd = m.take(0)
 	files := append(s.files[:len(s.files):len(s.files)], f)
 	return s.commit(m, c, files)
 }
@@ -191,6 +219,7 @@ func (s *session) commit(m *incoming, c *change, files []file) error {
 	if c.now == old {
 		return nil // the same regions again
 	}
+	closeFiles(s.files, files)
 	s.mem, s.files = c.now, files
 	s.e.count.MemoryChanges.Add(1)
 	done := make(chan struct{})

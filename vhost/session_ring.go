@@ -238,23 +238,28 @@ func (s *session) start(m *incoming, q *setup) error {
 	if n := s.d.stuck(); n > 0 {
 		return fmt.Errorf("ring %d cannot start: %d requests of an earlier run are still with the store", q.vq.index, n)
 	}
+	return broken(m, s.begin(q, false))
+}
+
+// begin starts q. goesOn: it ran before, and its driver knows of no stop.
+func (s *session) begin(q *setup, goesOn bool) error {
 	r := ringStart{
 		Config:   vring.Config{Size: q.num, Base: q.base},
 		Features: uint64(s.features),
 		Desc:     q.desc, Avail: q.avail, Used: q.used,
-		Mem: s.mem, Kick: q.kick, Call: q.call,
+		Mem: s.mem, Kick: q.kick, Call: q.call, GoesOn: goesOn,
 	}
 	var err error
 	if r.Inflight, err = s.inf.part(q.vq.index); err != nil {
-		return broken(m, err)
+		return err
 	}
 	if r.Err, err = s.errFD(q); err != nil {
 		return err
 	}
 	q.kick, q.call = -1, -1
-	q.vq.enable(true)
+	q.vq.enable(s.on(q))
 	if err := q.vq.start(r); err != nil {
-		return broken(m, err)
+		return err
 	}
 	s.e.count.Starts.Add(1)
 	if r.Inflight != nil {

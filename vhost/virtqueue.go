@@ -39,6 +39,8 @@ type ringStart struct {
 	Features          uint64    // as negotiated (SET_FEATURES)
 	Desc, Avail, Used uint64    // front-end addresses (SET_VRING_ADDR)
 	Mem               *gmem.Map // the present generation
+	// GoesOn: the ring ran before and was halted, unseen by its driver.
+	GoesOn bool
 	// Kick, Call and Err are eventfds, -1: none. They are the virtqueue's from now
 	// on, also where start fails: it closes them and leaves their flags alone.
 	Kick, Call, Err int
@@ -156,6 +158,32 @@ func (v *virtqueue) stop(deadline time.Duration) (base uint16, stuck int, err er
 		v.d.fail(err)
 	}
 	return res.base, res.stuck, err
+}
+
+// drain waits until t, after enable(false), for the end of the requests that the ring
+// has; n are left.
+func (v *virtqueue) drain(t time.Time) (n int) {
+	for pause := 20 * time.Microsecond; ; pause = min(2*pause, time.Millisecond) {
+		n = 0
+		v.do(func() { n = v.r.flight })
+		if n == 0 || time.Until(t) <= 0 {
+			return n
+		}
+		time.Sleep(pause)
+	}
+}
+
+// halt ends the ring after drain, and gives its eventfds back, so that it may start
+// again where it was.
+func (v *virtqueue) halt() (base uint16, kick, call int) {
+	kick, call = -1, -1
+	v.do(func() { v.r.keep = true })
+	if r := v.r; r != nil {
+		v.last, _, _ = v.stop(0)
+		kick, call = r.kick, r.call
+		r.kick, r.call = -1, -1
+	}
+	return v.last, kick, call
 }
 
 // setKick, setCall and setErr replace an eventfd, which is the virtqueue's from now on;

@@ -36,6 +36,20 @@ func Listen(path string, mode fs.FileMode, group string) (net.Listener, error) {
 	return &listener{s.Listener(), s}, nil
 }
 
+// Inherit is Listen at a socket that another process has published.
+func Inherit(s *unixsock.Socket) net.Listener {
+	_ = s.Publish() // which it is
+	return &listener{s.Listener(), s}
+}
+
+// Owned is the socket of a listener that Listen or Inherit has made, nil of others.
+func Owned(ln net.Listener) *net.UnixListener {
+	if l, ok := ln.(*listener); ok {
+		return l.s.Listener()
+	}
+	return nil
+}
+
 func socketError(object string, err error) error {
 	e := &daemon.Error{Code: daemon.CodeInternal, Object: object, Message: err.Error(), Hint: "name another path with api.socket", Err: err}
 	var se *unixsock.Error

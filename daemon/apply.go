@@ -43,6 +43,10 @@ func (d *Daemon) apply(file string, text []byte, cfg *config.Config, o ApplyOpti
 			return nil, err
 		}
 	}
+	if err := d.opt.Legacy.commit(); err != nil {
+		x.undo()
+		return nil, err
+	}
 	x.publish()
 	r := result(p, false, x.n.revision)
 	return r, nil
@@ -442,6 +446,13 @@ func (x *change) publish() {
 	for name, k := range x.n.disks {
 		if c := p.is.Disk(name); c != nil && !c.Shared {
 			trouble("disk "+name, k.obj.setShared(false))
+		}
+	}
+	if d.opt.Legacy != nil {
+		for _, k := range x.n.disks {
+			if u, ok := k.obj.(*unit); ok {
+				u.u.ForgetCarried()
+			}
 		}
 	}
 	for _, o := range x.newPortals {

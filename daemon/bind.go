@@ -51,6 +51,7 @@ type core struct {
 	// files were handed over; inherited are those of them that listen.
 	files     []*os.File
 	inherited inherited
+	legacy    *Legacy // nil but while a daemon is being taken over
 	// tell hears of changes of state, see engine.observe.
 	tell func(kind, name, detail string)
 	// memory is what a disk keeps over restarts, see engine.remember.
@@ -62,7 +63,7 @@ func (c *core) observe(f func(kind, name, detail string)) { c.tell = f }
 func (c *core) remember(of func(disk string) scsi.Memory) { c.memory = of }
 
 func newEngine(cfg *config.Config, o *Options) (engine, error) {
-	log, files := o.Log, o.Inherited
+	log, files := o.Log, append(o.Inherited, o.Legacy.inherited()...)
 	g, err := loop.NewGroup(loop.Config{Loops: cfg.Loops, Slabs: slab.New(int64(cfg.Memory)), Log: log})
 	if err != nil {
 		closeFiles(files)
@@ -71,7 +72,7 @@ func newEngine(cfg *config.Config, o *Options) (engine, error) {
 	c := &core{
 		tell: func(string, string, string) {},
 		log:  log, group: g, names: map[string]string{}, rings: map[ringSessions]bool{}, open: o.Open,
-		files: files, inherited: inherit(files),
+		files: files, inherited: inherit(files), legacy: o.Legacy,
 	}
 	c.xen.init(c, cfg, o)
 	c.space.start(o.spaceTick)
@@ -119,10 +120,17 @@ func (c *core) openDisk(d *config.Disk, id state.Disk, wait time.Duration) (disk
 		return nil, &Error{Code: CodeInvalid, Object: "disk " + d.Name, Message: err.Error(), Err: err}
 	}
 	log := c.log.With("disk", d.Name)
-	st, err := c.open(d.Store, backing.Options{
+	o := backing.Options{
 		Size: int64(d.Size), Create: d.Create, ReadOnly: d.ReadOnly, Cache: cache, Claimed: d.Claim,
 		LockWait: wait, Group: c.group, Log: log,
-	})
+	}
+	var saved *scsi.SavedUnit
+	if k, err := c.legacy.disk(d, &o); err != nil {
+		return nil, storeError(d.Name, err)
+	} else if k != nil {
+		saved = k.Unit
+	}
+	st, err := c.open(d.Store, o)
 	if err != nil {
 		return nil, storeError(d.Name, err)
 	}
@@ -150,8 +158,8 @@ func (c *core) openDisk(d *config.Disk, id state.Disk, wait time.Duration) (disk
 				c.tell("disk", d.Name, "running")
 			}
 		},
-		Memory: c.memoryOf(d),
-		Log:    log,
+		Memory: c.memoryOf(d), Saved: saved,
+		Log: log,
 	}, st)
 	if err != nil {
 		_ = st.Close()
@@ -463,6 +471,9 @@ type portal struct {
 }
 
 func (c *core) listen(addr string) (portalObject, error) {
+	if ln := c.legacy.portal(addr); ln != nil {
+		return &portal{c: c, ln: ln}, nil
+	}
 	if ln := c.inherited.find(addr); ln != nil {
 		return &portal{c: c, ln: ln}, nil
 	}

@@ -65,6 +65,7 @@ type ringExport struct {
 	mu     sync.Mutex
 	spec   *ringSpec
 	ports  map[uint8]*scsi.Port
+	made   ringServer    // goes on from another process's: for start
 	e      ringServer    // nil: not started, or failed
 	err    error         // why it does not serve
 	served chan struct{} // closed when Serve has returned
@@ -76,6 +77,13 @@ func (o *targetUnit) newRing(s *ringSpec, own bool) (exportObject, error) {
 		return o.newXen(s)
 	}
 	x := &ringExport{t: o, spec: s, ports: map[uint8]*scsi.Port{}}
+	if l := o.c.legacy.ring(s); l != nil {
+		if err := x.goOn(l); err != nil {
+			_ = x.close(time.Second)
+			return nil, err
+		}
+		return x, nil
+	}
 	if x.ln = o.c.inherited.unix(s.socket); x.ln != nil {
 		return x, nil
 	}
@@ -85,6 +93,20 @@ func (o *targetUnit) newRing(s *ringSpec, own bool) (exportObject, error) {
 	}
 	x.ln = x.sock.Listener()
 	return x, nil
+}
+
+// goOn makes the export of what another process has frozen: what may fail fails here.
+func (x *ringExport) goOn(l *legacyRing) error {
+	t := x.t.c.legacy
+	var err error
+	if x.ln, err = t.unixListener(l.Listener); err != nil {
+		return socketError(x.spec.kind, x.t.name, err)
+	}
+	if l.Own {
+		x.sock = unixsock.Adopt(x.spec.socket, x.ln)
+	}
+	x.made, err = x.makeServer(l)
+	return err
 }
 
 func socketError(kind, target string, err error) *Error {
@@ -167,27 +189,12 @@ func (x *ringExport) fail(err error) {
 
 func (x *ringExport) startLocked() error {
 	c, name := x.t.c, x.t.name
-	for n := range x.spec.ports {
-		x.ports[n] = x.port(n)
-	}
-	object := name + "/" + x.spec.kind // the same for ever, other than spec
-	tell := func(up bool, detail string) {
-		what := "disconnected"
-		if up {
-			what = "connected"
+	e := x.made
+	if x.made = nil; e == nil {
+		var err error
+		if e, err = x.makeServer(nil); err != nil {
+			return err
 		}
-		if detail != "" {
-			what += ": " + detail
-		}
-		c.tell(kindExport, object, what)
-	}
-	newServer := newVHostServer
-	if x.spec.kind == kindVIO {
-		newServer = newVIOServer
-	}
-	e, err := newServer(c, x.spec, x.ports, tell)
-	if err != nil {
-		return x.attachError(err)
 	}
 	if x.sock != nil {
 		if err := x.sock.Publish(); err != nil {
@@ -210,6 +217,35 @@ func (x *ringExport) startLocked() error {
 		}
 	}()
 	return nil
+}
+
+// makeServer makes the front end and its ports, of what another process has frozen where
+// there is that.
+func (x *ringExport) makeServer(l *legacyRing) (ringServer, error) {
+	c, name := x.t.c, x.t.name
+	for n := range x.spec.ports {
+		x.ports[n] = x.port(n)
+	}
+	object := name + "/" + x.spec.kind // the same for ever, other than spec
+	tell := func(up bool, detail string) {
+		what := "disconnected"
+		if up {
+			what = "connected"
+		}
+		if detail != "" {
+			what += ": " + detail
+		}
+		c.tell(kindExport, object, what)
+	}
+	newServer := newVHostServer
+	if x.spec.kind == kindVIO {
+		newServer = newVIOServer
+	}
+	e, err := newServer(c, x.spec, x.ports, tell, l)
+	if err != nil {
+		return nil, x.attachError(err)
+	}
+	return e, nil
 }
 
 // attachError says who stands in the way of the virtual machine.
@@ -275,12 +311,15 @@ func (x *ringExport) close(deadline time.Duration) error {
 	}
 	x.closed = true
 	e, ports := x.e, x.ports
+	if e == nil && x.made != nil {
+		x.made.Close(deadline)
+	}
 	x.mu.Unlock()
 
 	end := time.Now().Add(deadline)
 	if x.sock != nil {
 		_ = x.sock.Close()
-	} else {
+	} else if x.ln != nil {
 		_ = x.ln.Close()
 	}
 	stuck := 0

@@ -14,10 +14,12 @@ import (
 // vhostServer is a vhost-user export as a ringServer.
 type vhostServer struct{ *vhost.Export }
 
-func newVHostServer(c *core, s *ringSpec, ports map[uint8]*scsi.Port, tell func(bool, string)) (ringServer, error) {
+func newVHostServer(c *core, s *ringSpec, ports map[uint8]*scsi.Port, tell func(bool, string), l *legacyRing) (ringServer, error) {
+	saved, set := l.frozen(c.legacy)
 	e, err := vhost.NewExport(vhost.Config{
 		Name: s.target, Group: c.group, Targets: inOrder(ports), Initiator: s.initiator,
 		Log: c.log.With("target", s.target, "export", kindVHost), OnConnect: tell,
+		Saved: saved, Set: set,
 	})
 	if err != nil {
 		return nil, err

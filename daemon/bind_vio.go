@@ -13,7 +13,7 @@ import (
 // vioServer is a vio export as a ringServer.
 type vioServer struct{ *ibmvio.Export }
 
-func newVIOServer(c *core, s *ringSpec, ports map[uint8]*scsi.Port, tell func(bool, string)) (ringServer, error) {
+func newVIOServer(c *core, s *ringSpec, ports map[uint8]*scsi.Port, tell func(bool, string), _ *legacyRing) (ringServer, error) {
 	e, err := ibmvio.NewExport(ibmvio.Config{
 		Name: s.target, Group: c.group, Targets: vioPorts(ports), Initiator: s.initiator,
 		Log: c.log.With("target", s.target, "export", kindVIO), OnConnect: tell,

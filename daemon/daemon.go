@@ -37,6 +37,10 @@ type Options struct {
 	// whose address one of them has takes that. They become the daemon's.
 	Inherited []*os.File
 
+	// Legacy is what another daemon hands over (TakeOver). New takes from it what
+	// the configuration has still; it is the caller's to close.
+	Legacy *Legacy
+
 	// spaceTick is how often the room of thin disks is looked at; 0: 10 s.
 	spaceTick time.Duration
 	// xen is the way to Xen; nil: the kernel's devices.
@@ -105,7 +109,13 @@ func start(file string, text []byte, cfg *config.Config, eng engine, o Options) 
 		o.CloseTime = CloseTime
 	}
 	deadline := time.Now().Add(o.LockWait)
-	st, err := state.Open(cfg.State, 0)
+	var st *state.Dir
+	var err error
+	if o.Legacy != nil {
+		st, err = o.Legacy.state(cfg.State)
+	} else {
+		st, err = state.Open(cfg.State, 0)
+	}
 	if errors.Is(err, state.ErrInUse) && o.LockWait > 0 {
 		o.Log.Info("waiting for another vtgt to end", "state", cfg.State, "atMost", o.LockWait)
 		st, err = state.Open(cfg.State, o.LockWait)
@@ -142,6 +152,14 @@ func start(file string, text []byte, cfg *config.Config, eng engine, o Options) 
 		eng.close()
 		_ = st.Close()
 		return nil, err
+	}
+	if o.Legacy != nil {
+		st.Sign()
+		d.log.Info("took over", "from", o.Legacy.l.PID, "pause", o.Legacy.pause())
+		d.opt.Legacy = nil
+		if c, ok := eng.(*core); ok {
+			c.legacy = nil
+		}
 	}
 	return d, nil
 }

@@ -218,7 +218,7 @@ func startWith(file string, m *demo, log *slog.Logger) (*process, error) {
 	if err := demoConfig.Execute(&b, m); err != nil {
 		return nil, err
 	}
-	p, err := startProcess(file, []byte(b.String()), log, 0)
+	p, err := startProcess(file, []byte(b.String()), log, 0, nil)
 	if err != nil {
 		return nil, err
 	}

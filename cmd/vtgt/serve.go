@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -52,7 +54,7 @@ func (l *logFlags) logger(w io.Writer) (*slog.Logger, error) {
 
 func newServe() *cobra.Command {
 	var file string
-	var demo bool
+	var demo, takeover bool
 	var wait time.Duration
 	var lf logFlags
 	cmd := &cobra.Command{
@@ -61,9 +63,15 @@ func newServe() *cobra.Command {
 		Long: `Serve what a configuration file says until SIGTERM or SIGINT. Then sessions are closed and
 disks flushed, within 5 s; a second signal ends it at once. SIGHUP reads the file again.
 
-It is ready when it logs "ready" (and tells systemd, for units of Type=notify).`,
+It is ready when it logs "ready" (and tells systemd, for units of Type=notify).
+
+With --takeover it takes the place of the vtgt that runs: disks with their locks, sockets,
+and the virtual machines at vhost-user exports, which notice nothing but a short pause.
+It serves what that one serves; a change of the file comes into force by SIGHUP, afterwards.
+Where it fails, the vtgt that runs goes on. iSCSI initiators and pSeries guests connect anew.`,
 		Example: `  vtgt serve --config /etc/vtgt/vtgt.yaml
   vtgt serve --config vtgt.yaml --log-level debug --log-format json
+  vtgt serve --config /etc/vtgt/vtgt.yaml --takeover   # upgrade: in the place of the one that runs
   vtgt serve --demo        # the same as vtgt run`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -72,6 +80,9 @@ It is ready when it logs "ready" (and tells systemd, for units of Type=notify).`
 				return err
 			}
 			if demo {
+				if takeover {
+					return usagef("--takeover is for a vtgt that was started with --config")
+				}
 				if file != "" {
 					return usagef("--demo makes its own configuration: leave --config out")
 				}
@@ -84,7 +95,18 @@ It is ready when it logs "ready" (and tells systemd, for units of Type=notify).`
 			if err != nil {
 				return err
 			}
-			p, err := startProcess(file, text, log, wait)
+			var legacy *daemon.Legacy
+			if takeover {
+				if legacy, err = takeOver(file, text); err != nil {
+					return err
+				}
+				if !bytes.Equal(legacy.Text(), text) {
+					log.Warn("what is in force is not what the file says: reload (SIGHUP) to apply that", "file", file)
+				}
+				text = legacy.Text()
+			}
+			p, err := startProcess(file, text, log, wait, legacy)
+			legacy.Close()
 			if err != nil {
 				return err
 			}
@@ -94,6 +116,7 @@ It is ready when it logs "ready" (and tells systemd, for units of Type=notify).`
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "the configuration `FILE`")
 	cmd.Flags().BoolVar(&demo, "demo", false, "serve a 1 GiB disk under ./.vtgt, without a configuration")
+	cmd.Flags().BoolVar(&takeover, "takeover", false, "take the place of the vtgt that runs with this configuration")
 	cmd.Flags().DurationVar(&wait, "lock-wait", 5*time.Second, "how long to wait for files that a vtgt which is about to end still holds")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
 	lf.add(cmd)
@@ -108,25 +131,40 @@ type process struct {
 	srv     *api.Server
 	cfg     *config.Config
 	signals chan os.Signal
+	// take serves those who take this process's place; taken hears their process id.
+	take  *daemon.Takeovers
+	taken chan int
+}
+
+// takeOver asks the vtgt that serves file for all it has.
+func takeOver(file string, text []byte) (*daemon.Legacy, error) {
+	cfg, err := config.Parse(file, text)
+	if err != nil {
+		return nil, err
+	}
+	return daemon.TakeOver(cfg.State, absolute(file))
 }
 
 // startProcess starts everything. When it fails nothing is left.
-func startProcess(file string, text []byte, log *slog.Logger, wait time.Duration) (*process, error) {
+// legacy, where it is not nil, is what another process hands over.
+func startProcess(file string, text []byte, log *slog.Logger, wait time.Duration, legacy *daemon.Legacy) (*process, error) {
 	cfg, err := config.Parse(file, text)
 	if err != nil {
 		return nil, err
 	}
 	// From here on a signal must not leave files behind.
 	file = absolute(file)
-	p := &process{file: file, log: log, cfg: cfg, signals: make(chan os.Signal, 4)}
+	p := &process{file: file, log: log, cfg: cfg, signals: make(chan os.Signal, 4), taken: make(chan int, 1)}
 	signal.Notify(p.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	log.Info("vtgt starts", "version", versionText(), "config", file, "pid", os.Getpid())
 	// What systemd listens to already (vtgt.socket).
 	in := inheritedSockets(log)
 	defer in.close()
 	// The socket first: a second daemon ends here, before it touches a disk.
-	ln := in.api(cfg.API.Socket, vhostSockets(cfg))
-	if ln == nil {
+	var ln net.Listener
+	if legacy != nil {
+		ln, err = inheritAPI(legacy, cfg.API.Socket)
+	} else if ln = in.api(cfg.API.Socket, vhostSockets(cfg)); ln == nil {
 		ln, err = api.Listen(cfg.API.Socket, fs.FileMode(cfg.API.Mode), cfg.API.Group)
 	}
 	if err != nil {
@@ -136,13 +174,14 @@ func startProcess(file string, text []byte, log *slog.Logger, wait time.Duration
 	if wait <= 0 {
 		wait = -1 // 0 stands for the default
 	}
-	p.d, err = daemon.New(file, text, daemon.Options{Log: log, LockWait: wait, Inherited: in.rest()})
+	p.d, err = daemon.New(file, text, daemon.Options{Log: log, LockWait: wait, Inherited: in.rest(), Legacy: legacy})
 	if err != nil {
-		ln.Close()
+		closeAPI(ln, legacy != nil)
 		signal.Stop(p.signals)
 		return nil, err
 	}
 	p.srv = api.Serve(ln, p.d, api.ServerConfig{Version: versionText(), Log: log})
+	p.serveTakeovers(ln)
 	return p, nil
 }
 
@@ -197,13 +236,21 @@ func (p *process) notify(state string) {
 
 // wait serves until a signal, then drains.
 func (p *process) wait() error {
-	for s := range p.signals {
-		if s == syscall.SIGHUP {
-			p.reload()
-			continue
+	for stop := false; !stop; {
+		select {
+		case s := <-p.signals:
+			if s == syscall.SIGHUP {
+				p.reload()
+				continue
+			}
+			p.log.Info("stopping", "signal", s.String())
+			stop = true
+		case pid := <-p.taken:
+			// What is left here is not ours any more: nothing is closed.
+			p.notify(fmt.Sprintf("MAINPID=%d", pid))
+			p.log.Info("taken over", "by", pid)
+			return nil
 		}
-		p.log.Info("stopping", "signal", s.String())
-		break
 	}
 	p.notify(sd.SdNotifyStopping)
 	done := make(chan error, 1)
@@ -233,6 +280,9 @@ func (p *process) wait() error {
 func (p *process) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()
+	if p.take != nil {
+		p.take.Close()
+	}
 	_ = p.srv.Close(ctx) // clients that do not end in time are cut off
 	return p.d.Close()
 }

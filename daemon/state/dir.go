@@ -73,12 +73,28 @@ func Open(path string, wait time.Duration) (*Dir, error) {
 	if err := d.takeLock(wait); err != nil {
 		return nil, err
 	}
+	return d.read()
+}
+
+// Adopt is Open with the lock of a process that hands the folder over: both have it until
+// that one ends, and which of them may write is for them to know. lock is the Dir's if
+// there is no error.
+func Adopt(path string, lock *os.File) (*Dir, error) {
+	d := &Dir{path: path, lock: lock}
+	return d.read()
+}
+
+// Lock is the file that has the folder's lock.
+func (d *Dir) Lock() *os.File { return d.lock }
+
+// read reads what is there.
+func (d *Dir) read() (*Dir, error) {
 	if err := d.checkFormat(); err != nil {
 		d.Close()
 		return nil, err
 	}
 	d.sweep()
-	ids, err := loadIdentities(filepath.Join(path, identityFile))
+	ids, err := loadIdentities(filepath.Join(d.path, identityFile))
 	if err != nil {
 		d.Close()
 		return nil, err
@@ -126,11 +142,15 @@ func (d *Dir) takeLock(wait time.Duration) error {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	// For people, and for the message above: who has it.
-	_ = f.Truncate(0)
-	_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	d.lock = f
+	d.Sign()
 	return nil
+}
+
+// Sign notes in the lock who has it, for people and for the message above. Open does it.
+func (d *Dir) Sign() {
+	_ = d.lock.Truncate(0)
+	_, _ = d.lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 }
 
 func holder(f *os.File) string {

@@ -25,9 +25,10 @@ type Socket struct {
 	ln   *net.UnixListener
 	id   fs.FileInfo // of the file, to know it again
 
-	mu  sync.Mutex
-	tmp string // the folder that it was made in, until it is published
-	at  bool   // published
+	mu      sync.Mutex
+	tmp     string // the folder that it was made in, until it is published
+	at      bool   // published
+	adopted bool   // another process has published it
 }
 
 // Bind makes a socket for path, the folders above it where they are missing. It listens,
@@ -77,6 +78,24 @@ func (s *Socket) bind(a Access) error {
 	return err
 }
 
+// Adopt takes ln, which another process has bound and published at path. From Publish on
+// Close removes it from there, as that process would have.
+func Adopt(path string, ln *net.UnixListener) *Socket {
+	s := &Socket{path: path, ln: ln, adopted: true}
+	ln.SetUnlinkOnClose(false)
+	if fi, err := os.Lstat(path); err == nil {
+		s.id = fi
+	}
+	return s
+}
+
+// Disown has Close leave what is at the path alone: it is another process's now.
+func (s *Socket) Disown() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at = false
+}
+
 func (s *Socket) file() string { return filepath.Join(s.tmp, "s") }
 
 // apply gives the file at path to whom it belongs.
@@ -119,6 +138,10 @@ func free(path string) error {
 func (s *Socket) Publish() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.adopted {
+		s.at = true
+		return nil
+	}
 	if s.at || s.tmp == "" {
 		return nil
 	}

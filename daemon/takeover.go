@@ -293,6 +293,11 @@ func (d *Daemon) freeze(l *legacy, set *handover.Set, until time.Time) (thaw fun
 		}
 	}
 	// What is known to fail fails before anybody stands still.
+	for name, t := range g.targets {
+		if t.exports[kindXen] != nil {
+			return thaw, fmt.Errorf("target %s has an export to a Xen domain, which goes on over a restart but not over a takeover", name)
+		}
+	}
 	for name, k := range g.disks {
 		given, err := backing.HandOver(k.obj.(*unit).st, set.Add)
 		if errors.Is(err, backing.ErrNotSupported) {

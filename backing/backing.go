@@ -25,6 +25,14 @@ const (
 	// Extents reports allocation from Off on into Ext, at most len(Ext) entries
 	// and Len bytes; N is the number of entries set.
 	Extents
+	// Rekey replaces the data key by a new one, for good when it ends: whatever
+	// was written is lost, and what Read gives until it is written again is of no
+	// use to anybody. Killed at any moment it leaves the old key or the new one.
+	// No other operation may be in flight. Stores with Info.Rekeys have it.
+	Rekey
+	// Purge destroys copies of what was written that the store keeps outside of
+	// [0, Size). ErrNotSupported: there never are any.
+	Purge
 )
 
 // Flags modify an Op.
@@ -35,6 +43,11 @@ const (
 	FUA Flags = 1 << iota
 	// NoUnmap: Zero must keep the blocks allocated.
 	NoUnmap
+	// Atomic: after a crash of the process or the host the range of a Write holds
+	// all of the new data or none, and when the Write has ended they are stable.
+	// At most Info.AtomicMax bytes. Others that read or write the range meanwhile
+	// are the owner's to keep away.
+	Atomic
 	// NoCache: the data will not be needed again soon (DPO), a hint.
 	NoCache
 )
@@ -98,6 +111,10 @@ type Info struct {
 	Rotational bool
 	// Extents is supported.
 	Extents bool
+	// AtomicMax is the longest Write with Atomic, bytes; 0: there is none.
+	AtomicMax int
+	// Rekeys: the store has a data key, which Rekey replaces.
+	Rekeys bool
 	// Latched: writes and syncs end with ErrLatched until Store.Reopen.
 	Latched bool
 	// Stable is false for stores that forget everything at Close (mem, null).

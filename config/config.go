@@ -111,6 +111,9 @@ type Disk struct {
 	// Claim says that what is on a block device is its initiators', whatever
 	// signature of a volume manager stands there.
 	Claim bool
+	// SanitizeSpeed bounds SANITIZE OVERWRITE and FORMAT UNIT where it writes, bytes
+	// a second; 0: as fast as the store.
+	SanitizeSpeed Size
 	// Serial is the unit serial number; empty: made once and kept in the state
 	// folder.
 	Serial string

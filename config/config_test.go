@@ -18,7 +18,7 @@ func TestFull(t *testing.T) {
 	want := &Config{
 		Disks: []Disk{
 			{Name: "root1", Store: "file:/var/lib/vtgt/root1.img", Size: 10 << 30, Create: true, BlockSize: 512, PhysicalBlockSize: 4096,
-				Cache: Writeback, Thin: true, OnError: Report, Serial: "5f3c", NAA: "3000000000000001"},
+				Cache: Writeback, Thin: true, OnError: Report, Serial: "5f3c", SanitizeSpeed: 100 << 20, NAA: "3000000000000001"},
 			{Name: "data", Store: "block:/dev/sdb", BlockSize: 4096, PhysicalBlockSize: 4096, Cache: Direct, Thin: true, Shared: true, OnError: Report},
 			{Name: "scratch", Store: "mem:", Size: 64 << 20, BlockSize: 512, PhysicalBlockSize: 4096, Cache: Writeback, OnError: Report},
 		},

@@ -194,10 +194,19 @@ func diskChanges(a, b *Disk) []string {
 	field("explicitALUA", a.ExplicitALUA, b.ExplicitALUA)
 	field("onError", a.OnError, b.OnError)
 	field("claim", a.Claim, b.Claim)
+	field("sanitizeSpeed", speed(a.SanitizeSpeed), speed(b.SanitizeSpeed))
 	field("serial", a.Serial, b.Serial)
 	field("naa", a.NAA, b.NAA)
 	field("reservations", a.Reservations, b.Reservations)
 	return out
+}
+
+// speed is a bound of bytes a second.
+func speed(s Size) string {
+	if s == 0 {
+		return "(any)"
+	}
+	return s.String()
 }
 
 func text(v any) any {

@@ -92,6 +92,7 @@ func (d *decoder) disk(k *Disk, n *yaml.Node, p string) {
 		"migratable":        d.only("false"),
 		"onError":           d.str((*string)(&k.OnError)),
 		"claim":             d.bool(&k.Claim),
+		"sanitizeSpeed":     d.size(&k.SanitizeSpeed),
 	})
 }
 

@@ -439,6 +439,9 @@ func (x *change) publish() {
 			if nk.cfg.OnError != c.OnError {
 				k.obj.setOnError(c.OnError)
 			}
+			if nk.cfg.SanitizeSpeed != c.SanitizeSpeed {
+				k.obj.setSanitizeSpeed(c.SanitizeSpeed)
+			}
 			nk.cfg = *c
 			x.n.disks[name] = &nk
 		}

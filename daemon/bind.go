@@ -159,6 +159,7 @@ func (c *core) openDisk(d *config.Disk, id state.Disk, wait time.Duration) (disk
 			}
 		},
 		Memory: c.memoryOf(d), Saved: saved,
+		Group: c.group, SanitizeSpeed: int64(d.SanitizeSpeed),
 		Log: log,
 	}, st)
 	if err != nil {
@@ -225,6 +226,12 @@ func (k *unit) status() diskState {
 	if backing.StatsOf(k.st).Latched {
 		out.state = "latched"
 	}
+	if o, ok := k.u.MediumOperation(); ok {
+		out.state = fmt.Sprintf("%s %d%%", o.Name, o.Percent)
+		if o.Failed {
+			out.state = o.Name + " failed"
+		}
+	}
 	if s, ok := k.u.Space(); ok {
 		out.space = &SpaceStatus{Used: s.Used, Available: s.Available, Total: s.Total}
 	}
@@ -281,6 +288,8 @@ func (k *unit) setShared(on bool) error {
 }
 
 func (k *unit) setOnError(p config.OnError) { k.u.SetOnError(onError(p)) }
+
+func (k *unit) setSanitizeSpeed(s config.Size) { k.u.SetSanitizeSpeed(int64(s)) }
 
 func (k *unit) resume() error {
 	latched := backing.StatsOf(k.st).Latched

@@ -52,6 +52,8 @@ type diskObject interface {
 	setShared(on bool) error
 	// setOnError changes what happens at errors to come.
 	setOnError(p config.OnError)
+	// setSanitizeSpeed changes the bound of operations that overwrite the medium.
+	setSanitizeSpeed(s config.Size)
 	// resume re-opens a store that refuses writes, and lets a unit that stopped
 	// go on.
 	resume() error

@@ -87,6 +87,7 @@ func (e *fakeEngine) openDisk(d *config.Disk, _ state.Disk, _ time.Duration) (di
 func (k *fakeDisk) status() diskState               { return diskState{size: 1 << 20} }
 func (k *fakeDisk) resize(int64) error              { return k.e.do("resize", k.cfg.Name) }
 func (k *fakeDisk) setOnError(config.OnError)       {}
+func (k *fakeDisk) setSanitizeSpeed(config.Size)    {}
 func (k *fakeDisk) setShared(bool) error            { return nil }
 func (k *fakeDisk) resume() error                   { return k.e.do("resume", k.cfg.Name) }
 func (k *fakeDisk) reservations() scsi.Reservations { return scsi.Reservations{} }

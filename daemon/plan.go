@@ -382,7 +382,7 @@ func (p *plan) disks(bad *collect) {
 func unchanged(od *disk, d *config.Disk) (resize, same bool) {
 	a, b := od.cfg, *d
 	// Declarations about the future, not properties of what runs.
-	a.Shared, a.Create, a.Claim, a.OnError = b.Shared, b.Create, b.Claim, b.OnError
+	a.Shared, a.Create, a.Claim, a.OnError, a.SanitizeSpeed = b.Shared, b.Create, b.Claim, b.OnError, b.SanitizeSpeed
 	var st diskState
 	if a != b {
 		st = od.obj.status()

@@ -20,6 +20,10 @@ type diskTask struct {
 	count, next int
 	// tmp is the buffer of commands with several steps (Task.buf).
 	tmp []byte
+	// medium is the operation that the command begins, immed whether it is
+	// answered at once.
+	medium *mediumRecord
+	immed  bool
 	// mode is what a MODE SELECT asks for.
 	mode modeState
 	// one and cutv are vectors for store operations.
@@ -71,6 +75,9 @@ func newDisk(u *Unit) deviceServer {
 		}
 		if u.conf.SetAccess {
 			have |= featSetAccess
+		}
+		if u.info().Rekeys {
+			have |= featKey
 		}
 	}
 	for i := range diskTable {

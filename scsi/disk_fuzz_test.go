@@ -41,6 +41,7 @@ func FuzzCDB(f *testing.F) {
 		n.r.tb = t
 		// Every input finds the unit as it was.
 		u := n.r.u
+		n.waitMedium()
 		u.mu.Lock()
 		u.server.reset()
 		u.pr = prState{table: noReservations}

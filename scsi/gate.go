@@ -76,6 +76,9 @@ const (
 	// stHeld: counted, in the lane's list; Task.op failed, and the unit stopped
 	// instead of ending the task.
 	stHeld
+	// stParked: counted, in the lane's list; waits for an operation of the unit,
+	// see unit_park.go.
+	stParked
 )
 
 // taskClass is a task's weight for the scheduler.

@@ -215,6 +215,11 @@ func (u *Unit) scanBarrier(b *barrier, lu *laneUnit) (cancels bool) {
 			lu.ready.push(t)
 		case stHeld:
 			lu.unhold(t)
+		case stParked:
+			u.leaveMedium(t)
+			lu.parked--
+			t.sched.state = stReady
+			lu.ready.push(t)
 		case stStore:
 			t.sched.cancel = true
 			cancels = true

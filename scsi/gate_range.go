@@ -139,7 +139,7 @@ func (r *rangeTable) look(e *rangeEntry, i int, lu *laneUnit) {
 
 func (r *rangeTable) lookAt(e *rangeEntry, i int, o *Task) {
 	s := &o.sched
-	if s.rseq >= e.seq {
+	if s.rseq >= e.seq || s.state == stParked {
 		return
 	}
 	lba, n := s.lba, s.blocks

@@ -122,11 +122,11 @@ func (u *Unit) mayStart(t *Task) bool {
 	return u.alone == classSimple && u.quiet()
 }
 
-// quiet reports whether no task is in flight. A lane that has bumped its counter
-// and is about to take that back comes by schedule afterwards.
+// quiet reports whether no task is in flight, parked ones excepted. A lane that has
+// bumped its counter and is about to take that back comes by schedule afterwards.
 func (u *Unit) quiet() bool {
 	for _, lu := range u.lanes {
-		if lu.inflight.Load() != 0 {
+		if lu.inflight.Load() != lu.parked {
 			return false
 		}
 	}

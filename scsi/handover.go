@@ -98,6 +98,8 @@ func (u *Unit) Save() (*SavedUnit, error) {
 		return nil, fmt.Errorf("disk %s has stopped at an error (%w): resume it first", u.conf.Name, u.stop.err)
 	case busy > 0 || u.stuck > 0:
 		return nil, fmt.Errorf("disk %s has %d commands that have not ended", u.conf.Name, busy+int64(u.stuck))
+	case u.medium.op != nil:
+		return nil, fmt.Errorf("disk %s is busy with %s (%d %%): wait for its end", u.conf.Name, u.medium.op.rec.what(), u.medium.op.percent())
 	case len(u.barriers)+u.holds > 0 || u.pr.changing || u.resizing || u.disk.newIdent != nil:
 		return nil, fmt.Errorf("disk %s is about to change", u.conf.Name)
 	}

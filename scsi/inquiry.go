@@ -161,7 +161,7 @@ func (t *Task) inquiryVPD(page byte, alloc int64) {
 	case vpdBlockLimits:
 		b = appendVPDBlockLimits(b, c, t.unit.info())
 	case vpdCharacteristics:
-		b = appendVPDCharacteristics(b, t.unit.info())
+		b = appendVPDCharacteristics(b, &t.unit.conf, t.unit.info())
 	case vpdProvisioning:
 		b = appendVPDProvisioning(b, c, t.unit.usualThreshold() != 0)
 	default:

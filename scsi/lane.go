@@ -49,8 +49,9 @@ type laneUnit struct {
 	// Guarded by unit.mu.
 
 	posted bool
-	resume bool // held tasks are to go on
-	held   int  // tasks in stHeld
+	resume bool  // held tasks are to go on
+	held   int   // tasks in stHeld
+	parked int64 // tasks in stParked
 	mail   taskQueue
 	scan   uint64     // slots of the range table that ask for a look at tasks
 	asked  []*barrier // barriers that ask for a look at tasks

@@ -20,13 +20,16 @@ func runRequestSense(t *Task) {
 
 // pendingSense is what the unit has to tell the nexus: a unit attention, which is
 // taken away by that, else why TEST UNIT READY would be refused: the access state of
-// this path, the medium.
+// this path, an operation that has the medium, the medium itself.
 func (t *Task) pendingSense() Sense {
 	if a, ok := t.nu().takeUA(); ok {
 		return uaSense(a)
 	}
 	if a := refuses(0, t.nu().verdict.Load()); a != 0 {
 		return Sense{Key: NotReady, ASC: a}
+	}
+	if s, ok := t.unit.mediumSense(); ok {
+		return s
 	}
 	if a := t.unit.notReady(); a != 0 {
 		return Sense{Key: NotReady, ASC: a}

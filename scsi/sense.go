@@ -35,6 +35,10 @@ func (a ASC) String() string { return fmt.Sprintf("%02x/%02x", uint8(a>>8), uint
 const (
 	ASCNone                         ASC = 0x0000
 	ASCOperationInProgress          ASC = 0x0016
+	ASCFormatInProgress             ASC = 0x0404
+	ASCSanitizeInProgress           ASC = 0x041b
+	ASCFormatCommandFailed          ASC = 0x3101
+	ASCSanitizeCommandFailed        ASC = 0x3103
 	ASCBecomingReady                ASC = 0x0401
 	ASCInitCommandRequired          ASC = 0x0402
 	ASCManualIntervention           ASC = 0x0403

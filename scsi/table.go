@@ -10,10 +10,12 @@ const (
 	opPreFetch10  = 0x34
 	opPreFetch16  = 0x90
 	opPROut       = 0x5f
+	opSanitize    = 0x48
+	opFormatUnit  = 0x04
 )
 
 // feature is what a row needs of its unit; a row with 0 is for every unit.
-type feature uint8
+type feature uint16
 
 const (
 	featThin      feature = 1 << iota // logical block provisioning management
@@ -21,6 +23,7 @@ const (
 	featSaves                         // mode pages can be saved
 	featForgets                       // the opposite
 	featSetAccess                     // initiators may set access states
+	featKey                           // the store has a data key to replace
 )
 
 // diskRow is a row of the disk's table.
@@ -47,6 +50,9 @@ var diskTable = prepared([]diskRow{
 	{command: command{op: 0x03, sa: noSA, name: "REQUEST SENSE",
 		usage: []byte{0x03, 0x01, 0, 0, 0xff, 0},
 		dir:   dirIn, length: lenByte4, conflict: conflictNone, flags: cmdInquire, run: runRequestSense}},
+	{command: command{op: 0x04, sa: noSA, name: "FORMAT UNIT",
+		usage: []byte{0x04, 0x3f, 0, 0, 0, 0},
+		dir:   dirOut, length: lenFormat, conflict: conflictWrite, flags: cmdMedium | cmdWrite | cmdExclusive, run: runFormatUnit}},
 	{command: command{op: 0x08, sa: noSA, name: "READ(6)",
 		usage: []byte{0x08, 0x1f, 0xff, 0xff, 0xff, 0},
 		dir:   dirIn, length: lenBlocks, conflict: conflictRead, flags: cmdMedium | cmdFast, run: runRead}},
@@ -116,6 +122,18 @@ var diskTable = prepared([]diskRow{
 	{command: command{op: opUnmap, sa: noSA, name: "UNMAP",
 		usage: []byte{0x42, 0, 0, 0, 0, 0, 0x1f, 0xff, 0xff, 0},
 		dir:   dirOut, length: lenBytes7, conflict: conflictWrite, flags: cmdMedium | cmdWrite, run: runUnmap}, need: featThin},
+	{command: command{op: opSanitize, sa: sanitizeOverwrite, name: "SANITIZE, OVERWRITE",
+		usage: []byte{0x48, 0xa1, 0, 0, 0, 0, 0, 0xff, 0xff, 0},
+		dir:   dirOut, length: lenBytes7, conflict: conflictWrite, flags: cmdMedium | cmdWrite | cmdExclusive, run: runSanitize}},
+	{command: command{op: opSanitize, sa: sanitizeBlockErase, name: "SANITIZE, BLOCK ERASE",
+		usage: []byte{0x48, 0xa2, 0, 0, 0, 0, 0, 0xff, 0xff, 0},
+		dir:   dirOut, length: lenBytes7, conflict: conflictWrite, flags: cmdMedium | cmdWrite | cmdExclusive, run: runSanitize}, need: featThin},
+	{command: command{op: opSanitize, sa: sanitizeCryptoErase, name: "SANITIZE, CRYPTOGRAPHIC ERASE",
+		usage: []byte{0x48, 0xa3, 0, 0, 0, 0, 0, 0xff, 0xff, 0},
+		dir:   dirOut, length: lenBytes7, conflict: conflictWrite, flags: cmdMedium | cmdWrite | cmdExclusive, run: runSanitize}, need: featKey},
+	{command: command{op: opSanitize, sa: sanitizeExit, name: "SANITIZE, EXIT FAILURE MODE",
+		usage: []byte{0x48, 0x9f, 0, 0, 0, 0, 0, 0xff, 0xff, 0},
+		dir:   dirOut, length: lenBytes7, conflict: conflictWrite, flags: cmdExclusive, run: runSanitizeExit}},
 	{command: command{op: 0x4c, sa: noSA, name: "LOG SELECT",
 		usage:    []byte{0x4c, 0x02, 0xff, 0xff, 0, 0, 0, 0, 0, 0},
 		conflict: conflictWrite, flags: cmdExclusive | cmdStandby, run: runLogSelect}},

@@ -107,7 +107,7 @@ func TestUnknownCommands(t *testing.T) {
 		case !d.hasOp(byte(op)):
 			n.want(n.run(LUN{}, cdb, nil, nil), "05 20/00")
 		case d.hasSA(byte(op)):
-			cdb[1] = 0x1f
+			cdb[1] = 0x1e
 			n.want(n.run(LUN{}, cdb, nil, nil), "05 24/00 cdb 1.4")
 		}
 	}

@@ -50,6 +50,12 @@ type UnitConfig struct {
 	// Saved, where set, is what the unit goes on from: what Unit.Save of the process
 	// before this one said. It comes before what Memory has.
 	Saved *SavedUnit
+	// Group runs operations that an earlier process did not finish (SANITIZE,
+	// FORMAT UNIT); nil: where there is one NewUnit fails.
+	Group *loop.Group
+	// SanitizeSpeed bounds SANITIZE OVERWRITE and a FORMAT UNIT that writes,
+	// bytes a second; 0: as fast as the store.
+	SanitizeSpeed int64
 	// Log gets what an operator should know; nil: silence.
 	Log *slog.Logger
 }
@@ -72,6 +78,8 @@ type Unit struct {
 
 	// onError is an OnError.
 	onError atomic.Uint32
+	// sanitizeSpeed is UnitConfig.SanitizeSpeed at present.
+	sanitizeSpeed atomic.Int64
 
 	// The gate: see gate.go.
 	gate atomic.Uint32
@@ -103,6 +111,7 @@ type Unit struct {
 	saves    *loop.JobQueue  // see memory.go; nil until the first
 	saving   sync.Mutex      // held while Memory.Save runs; before mu
 	resizing bool
+	medium   mediumState // see unit_medium.go
 	closed   bool
 	queueErr bool // a failure to open a queue was logged
 	// carried are the nexuses that the process before this one knew, until they
@@ -155,6 +164,7 @@ func NewUnit(c UnitConfig, st backing.Store) (*Unit, error) {
 		shared:    c.Shared,
 	}
 	u.onError.Store(uint32(c.OnError))
+	u.sanitizeSpeed.Store(c.SanitizeSpeed)
 	u.capacity.Store(uint64(info.Size) / uint64(c.BlockSize))
 	if c.ReadOnly || info.ReadOnly {
 		u.conf.ReadOnly = true
@@ -175,6 +185,9 @@ func NewUnit(c UnitConfig, st backing.Store) (*Unit, error) {
 		if err := u.restore(c.Saved); err != nil {
 			return nil, fmt.Errorf("disk %s: what the vtgt before this one knew of it: %w", c.Name, err)
 		}
+	}
+	if err := u.loadMedium(); err != nil {
+		return nil, err
 	}
 	u.stopWatch = st.Watch(func(*backing.Info) { u.resized() })
 	u.resized()
@@ -299,6 +312,7 @@ func (u *Unit) Close(deadline time.Duration, done func(stuck int)) {
 	for _, tg := range u.mappedBy() {
 		tg.removeUnit(u, deadline, j)
 	}
+	u.haltMedium(deadline, j)
 	j.add(1)
 	u.startBarrier(&barrier{outcome: abortGone, drop: true, hold: true, done: j.ended}, deadline)
 	j.release(0)

@@ -23,6 +23,9 @@ const (
 	verdictReserve
 	// verdictLost: what should have persisted of reservations is lost.
 	verdictLost
+	// verdictMedium: an operation has the medium, or has failed and left it
+	// unusable; see unit_medium.go.
+	verdictMedium
 )
 
 // verdictAccess are the bits of access states.
@@ -54,7 +57,7 @@ type nexusUnit struct {
 
 // setVerdict brings the word up to date. Unit.mu is held.
 func (nu *nexusUnit) setVerdict() {
-	v := nu.conflict | nu.access
+	v := nu.conflict | nu.access | nu.unit.medium.verdict
 	if nu.ua.n > 0 {
 		v |= verdictUA
 	}
@@ -79,6 +82,12 @@ func (nu *nexusUnit) judge(t *Task, v uint32) bool {
 	if v&verdictAccess != 0 {
 		if asc := refuses(c.flags, v); asc != 0 {
 			t.check(Sense{Key: NotReady, ASC: asc})
+			return false
+		}
+	}
+	if v&verdictMedium != 0 && !t.duringMedium() {
+		if s, ok := nu.unit.mediumSense(); ok {
+			t.check(s)
 			return false
 		}
 	}

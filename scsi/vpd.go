@@ -256,9 +256,17 @@ func appendVPDBlockLimits(b []byte, c *UnitConfig, i *backing.Info) []byte {
 
 // appendVPDCharacteristics appends page B1h, block device characteristics
 // (SBC-3 §6.6.3).
-func appendVPDCharacteristics(b []byte, i *backing.Info) []byte {
+func appendVPDCharacteristics(b []byte, c *UnitConfig, i *backing.Info) []byte {
 	b = appendPage(b, vpdCharacteristics)
 	b = append(b, make([]byte, 60)...)
+	// Nothing has to be written before it is read after a SANITIZE: blocks that
+	// were erased read zero, under a new key they read zero or anything.
+	if c.Thin {
+		b[7] |= 1 << 6 // WABEREQ
+	}
+	if i.Rekeys {
+		b[7] |= 1 << 4 // WACEREQ
+	}
 	if !i.Rotational {
 		b[5] = 1 // MEDIUM ROTATION RATE 0001h: does not rotate
 	}

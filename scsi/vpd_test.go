@@ -62,8 +62,10 @@ func TestVPDGolden(t *testing.T) {
 			00 b0 003c
 			00 40 0001 00000400 00000000 00000000
 			00000000 00000000 00000000 00000000 0000000000040000` + zeros[:20*2]},
-		{"b1", appendVPDCharacteristics(nil, info), "00 b1 003c 0001 00 00 03" + zeros[:55*2]},
-		{"b1 rotating", appendVPDCharacteristics(nil, plain), "00 b1 003c 0000 00 00 03" + zeros[:55*2]},
+		{"b1", appendVPDCharacteristics(nil, full, info), "00 b1 003c 0001 00 00 03" + zeros[:55*2]},
+		{"b1 rotating", appendVPDCharacteristics(nil, full, plain), "00 b1 003c 0000 00 00 03" + zeros[:55*2]},
+		{"b1 WABEREQ", appendVPDCharacteristics(nil, thin, info), "00 b1 003c 0001 00 40 03" + zeros[:55*2]},
+		{"b1 WACEREQ", appendVPDCharacteristics(nil, full, &backing.Info{Rekeys: true}), "00 b1 003c 0001 00 10 03" + zeros[:55*2]},
 		{"b2 thin", appendVPDProvisioning(nil, thin, false), "00 b2 0004 00 e4 02 00"},
 		{"b2 thresholds", appendVPDProvisioning(nil, thin, true), "00 b2 0004 0b e4 02 00"},
 		{"b2 full", appendVPDProvisioning(nil, full, false), "00 b2 0004 00 00 00 00"},

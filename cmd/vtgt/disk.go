@@ -24,6 +24,7 @@ var diskKeys = []key{
 	{"explicit-alua", "explicitALUA", "initiators may change access states (SET TARGET PORT GROUPS)", 'b'},
 	{"on-error", "onError", "what happens when the store fails: report, stop (hold its I/O until vtgt disk resume) or enospc-stop", 's'},
 	{"claim", "claim", "serve a block device although a volume manager's signature is on it: it is the initiators'", 'b'},
+	{"sanitize-speed", "sanitizeSpeed", "most that SANITIZE OVERWRITE and FORMAT UNIT write in a second, a `SIZE` such as 200MiB; any speed where it is not given", 's'},
 	{"serial", "serial", "unit serial number; made once and kept where it is not given", 's'},
 	{"naa", "naa", "NAA designator, 16 hexadecimal digits beginning with 3; made once and kept where it is not given", 's'},
 	{"reservations", "reservations", "file that keeps persistent reservations through power loss, a `PATH` beside the image, say; the state folder where it is not given", 's'},

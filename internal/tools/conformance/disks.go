@@ -28,12 +28,18 @@ var layouts = []layout{
 // size is below 2^21 blocks, where the READ(6) tests give up on the end of the disk.
 const size = 64 << 20
 
+// sanitizeSpeed has an overwrite take 9 s: Sanitize.Reset waits 3 s for it to begin and
+// wants it to go on after task management and another login, and 60 s after it has
+// looked too early for its end.
+const sanitizeSpeed = size / 9
+
 // makeDisks makes one image per layout and worker, sparse, below dir.
 func makeDisks(dir string, chosen []layout, workers int) ([]peer.Disk, error) {
 	var disks []peer.Disk
 	for _, l := range chosen {
 		for w := range workers {
 			d := l.disk
+			d.SanitizeSpeed = sanitizeSpeed
 			d.Name = diskName(l, w)
 			d.Path = imagePath(dir, l, w)
 			f, err := os.OpenFile(d.Path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)

@@ -35,6 +35,8 @@ type Disk struct {
 	// BlockSize and PhysicalBlockSize in bytes.
 	BlockSize, PhysicalBlockSize int
 	Thin, Removable, ReadOnly    bool
+	// SanitizeSpeed bounds SANITIZE OVERWRITE, bytes a second; 0: any. vtgt's only.
+	SanitizeSpeed int
 }
 
 // A Server is a running target.

@@ -63,6 +63,9 @@ func vtgtConfig(s *Server, state string, disks []Disk) string {
 		if d.Direct {
 			b.WriteString(", cache: direct")
 		}
+		if d.SanitizeSpeed > 0 {
+			fmt.Fprintf(&b, ", sanitizeSpeed: %d", d.SanitizeSpeed)
+		}
 		b.WriteString("}\n")
 	}
 	b.WriteString("targets:\n")
@@ -73,6 +76,8 @@ func vtgtConfig(s *Server, state string, disks []Disk) string {
 		}
 		b.WriteString("}\n")
 	}
-	fmt.Fprintf(&b, "iscsi: {portals: [%q]}\napi: {socket: %q}\nstate: %q\n", s.addr, s.Socket, state)
+	// iscsi-test-cu sleeps for 60 s without answering a ping, and takes the unit
+	// attention of another login for a reason to sleep again.
+	fmt.Fprintf(&b, "iscsi: {portals: [%q], pingInterval: 10m}\napi: {socket: %q}\nstate: %q\n", s.addr, s.Socket, state)
 	return b.String()
 }

@@ -20,15 +20,15 @@ import (
 	"github.com/vtgt/vtgt/xen/xenstore"
 )
 
-// xenParts is the way to Xen.
-type xenParts struct {
-	dial     func() (*xenstore.Conn, error)
-	channels evtchn.Binder
-	grants   gnttab.Table
+// XenParts is the way to Xen. Dial connects to xenstored, once and again after a loss.
+type XenParts struct {
+	Dial     func() (*xenstore.Conn, error)
+	Channels evtchn.Binder
+	Grants   gnttab.Table // closed with the last export
 }
 
 // kernelXen is that by the kernel's devices.
-func kernelXen() (*xenParts, error) {
+func kernelXen() (*XenParts, error) {
 	if _, err := os.Stat(evtchn.DevicePath); err != nil {
 		return nil, err
 	}
@@ -36,7 +36,7 @@ func kernelXen() (*xenParts, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &xenParts{dial: func() (*xenstore.Conn, error) { return xenstore.Open("") }, channels: evtchn.Device{}, grants: t}, nil
+	return &XenParts{Dial: func() (*xenstore.Conn, error) { return xenstore.Open("") }, Channels: evtchn.Device{}, Grants: t}, nil
 }
 
 // xenHost is the daemon's one way to Xen. There is one as long as a target has an export
@@ -44,16 +44,16 @@ func kernelXen() (*xenParts, error) {
 type xenHost struct {
 	c    *core
 	dir  string // of journals
-	open func() (*xenParts, error)
+	open func() (*XenParts, error)
 
 	mu    sync.Mutex
 	users int
-	parts *xenParts
+	parts *XenParts
 	h     *xen.Host
 }
 
 func (x *xenHost) init(c *core, cfg *config.Config, o *Options) {
-	x.c, x.dir, x.open = c, filepath.Join(cfg.State, "xen"), o.xen
+	x.c, x.dir, x.open = c, filepath.Join(cfg.State, "xen"), o.Xen
 	if x.open == nil {
 		x.open = kernelXen
 	}
@@ -79,10 +79,10 @@ func (x *xenHost) get() (*xen.Host, error) {
 	if err != nil {
 		return nil, noXen(err)
 	}
-	h, err := xen.NewHost(xen.HostConfig{Dial: p.dial, Channels: p.channels, Grants: p.grants, Group: x.c.group, Dir: x.dir, Boot: id,
+	h, err := xen.NewHost(xen.HostConfig{Dial: p.Dial, Channels: p.Channels, Grants: p.Grants, Group: x.c.group, Dir: x.dir, Boot: id,
 		MapFrom: xen.DefaultMapFrom, Log: x.c.log})
 	if err != nil {
-		_ = p.grants.Close()
+		_ = p.Grants.Close()
 		return nil, noXen(err)
 	}
 	x.parts, x.h, x.users = p, h, 1
@@ -96,7 +96,7 @@ func (x *xenHost) put() {
 		return
 	}
 	x.h.Close()
-	_ = x.parts.grants.Close()
+	_ = x.parts.Grants.Close()
 	x.h, x.parts = nil, nil
 }
 

@@ -43,8 +43,9 @@ type Options struct {
 
 	// spaceTick is how often the room of thin disks is looked at; 0: 10 s.
 	spaceTick time.Duration
-	// xen is the way to Xen; nil: the kernel's devices.
-	xen func() (*xenParts, error)
+	// Xen is the way to Xen, opened when a target has an export to a domain; nil: the
+	// kernel's devices.
+	Xen func() (*XenParts, error)
 	// Open opens stores; nil: backing.Open. Tests put faults into them.
 	Open func(spec string, o backing.Options) (backing.Store, error)
 }

@@ -46,8 +46,8 @@ func (w *xenWorld) dial() (*xenstore.Conn, error) {
 
 // options are of a daemon in dom0.
 func (w *xenWorld) options() Options {
-	return Options{xen: func() (*xenParts, error) {
-		return &xenParts{dial: w.dial, channels: &w.m.Hub, grants: w.m.Grants()}, nil
+	return Options{Xen: func() (*XenParts, error) {
+		return &XenParts{Dial: w.dial, Channels: &w.m.Hub, Grants: w.m.Grants()}, nil
 	}}
 }
 
@@ -406,7 +406,7 @@ func TestXenAbsent(t *testing.T) {
 	w := newXenWorld(t)
 	text := w.text([2]string{"{lun: 0, disk: a}", "domain: vm1"})
 	for _, why := range []error{fs.ErrNotExist, fs.ErrPermission} {
-		_, err := New("f.yaml", text, Options{LockWait: -1, xen: func() (*xenParts, error) { return nil, why }})
+		_, err := New("f.yaml", text, Options{LockWait: -1, Xen: func() (*XenParts, error) { return nil, why }})
 		if err == nil || !strings.Contains(err.Error(), "target t0: Xen cannot be reached") || !strings.Contains(err.Error(), "f.yaml:") {
 			t.Error(err)
 		}

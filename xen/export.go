@@ -232,12 +232,12 @@ func (e *Export) Detach(deadline time.Duration) error {
 	n := e.device(d.id.domain)
 	end := time.Now().Add(deadline)
 	var wait bool
-	err := h.xs().Update(func(tx *xenstore.Tx) (err error) { wait, err = nodes.Close(tx, n); return err })
+	err := h.xs().Update(func(tx *xenstore.Tx) (err error) { wait, err = nodes.End(tx, n); return err })
 	if err != nil {
 		return err
 	}
 	for wait {
-		closed, err := nodes.Closed(&h.xs().Tx, n)
+		closed, err := nodes.Ended(&h.xs().Tx, n)
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io/fs"
 	"strconv"
+
+	"github.com/vtgt/vtgt/xen/nodes"
 )
 
 // State is a xenbus state (xen/include/public/io/xenbus.h).
@@ -23,10 +25,7 @@ const (
 )
 
 func (s State) String() string {
-	if l := [...]string{"Unknown", "Initialising", "InitWait", "Initialised", "Connected", "Closing", "Closed", "Reconfiguring", "Reconfigured"}; int(s) < len(l) {
-		return l[s]
-	}
-	return strconv.Itoa(int(s))
+	return nodes.StateName(strconv.Itoa(int(s)))
 }
 
 // state reads a node with a state in it. A node that is not there, or nonsense, is

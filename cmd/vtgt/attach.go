@@ -14,14 +14,14 @@ import (
 
 func newAttach(g *globals) *cobra.Command {
 	return group("attach", "Set up a virtual machine or host so that it sees a target",
-		"  vtgt attach libvirt web1 vm1\n  vtgt get attachments",
-		newAttachLibvirt(g))
+		"  vtgt attach libvirt web1 vm1\n  vtgt attach xen web2 vm2\n  vtgt get attachments",
+		newAttachLibvirt(g), newAttachXen(g))
 }
 
 func newDetach(g *globals) *cobra.Command {
 	return group("detach", "Take away what vtgt attach has set up",
-		"  vtgt detach libvirt web1 vm1\n  vtgt get attachments",
-		newDetachLibvirt(g))
+		"  vtgt detach libvirt web1 vm1\n  vtgt detach xen web2 vm2\n  vtgt get attachments",
+		newDetachLibvirt(g), newDetachXen(g))
 }
 
 // howAttached is what the Long of attaching commands ends with.

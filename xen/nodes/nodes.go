@@ -12,12 +12,25 @@ import (
 	"github.com/vtgt/vtgt/xen/xenstore/wire"
 )
 
-// The xenbus states that a toolstack writes and waits for.
+// The xenbus states that a toolstack writes and waits for, as they stand in their nodes.
 const (
-	initialising = "1"
-	closing      = "5"
-	closed       = "6"
+	Initialising = "1"
+	Connected    = "4"
+	Closing      = "5"
+	Closed       = "6"
 )
+
+// StateName is a state for people; empty: there is no node.
+func StateName(s string) string {
+	names := [...]string{"Unknown", "Initialising", "InitWait", "Initialised", "Connected", "Closing", "Closed", "Reconfiguring", "Reconfigured"}
+	if s == "" {
+		return "none"
+	}
+	if n, err := strconv.Atoi(s); err == nil && n >= 0 && n < len(names) {
+		return names[n]
+	}
+	return s
+}
 
 // Device is a vscsi device.
 type Device struct {
@@ -83,8 +96,8 @@ func Write(tx *xenstore.Tx, d Device) (made bool, err error) {
 		}
 	}
 	for _, kv := range [][2]string{
-		{be + "/frontend", fe}, {be + "/frontend-id", number(d.Domain)}, {be + "/online", "1"}, {be + "/state", initialising},
-		{fe + "/backend", be}, {fe + "/backend-id", number(d.Backend)}, {fe + "/state", initialising},
+		{be + "/frontend", fe}, {be + "/frontend-id", number(d.Domain)}, {be + "/online", "1"}, {be + "/state", Initialising},
+		{fe + "/backend", be}, {fe + "/backend-id", number(d.Backend)}, {fe + "/state", Initialising},
 	} {
 		if err := tx.Write(kv[0], kv[1]); err != nil {
 			return false, err
@@ -95,9 +108,9 @@ func Write(tx *xenstore.Tx, d Device) (made bool, err error) {
 
 func number(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
 
-// Close asks both ends to end the device: the front end's disks go, then the back end
+// End asks both ends to end the device: the front end's disks go, then the back end
 // writes Closed. false: there is nothing to wait for, it is closed or not there.
-func Close(tx *xenstore.Tx, d Device) (wait bool, err error) {
+func End(tx *xenstore.Tx, d Device) (wait bool, err error) {
 	be := d.BackendPath()
 	st, err := tx.Read(be + "/state")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -106,19 +119,19 @@ func Close(tx *xenstore.Tx, d Device) (wait bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := tx.Write(be+"/online", "0"); err != nil || st == closed {
+	if err := tx.Write(be+"/online", "0"); err != nil || st == Closed {
 		return false, err
 	}
-	return true, tx.Write(be+"/state", closing)
+	return true, tx.Write(be+"/state", Closing)
 }
 
-// Closed tells whether the back end has closed the device, or it is not there.
-func Closed(tx *xenstore.Tx, d Device) (bool, error) {
+// Ended tells whether the back end has closed the device, or it is not there.
+func Ended(tx *xenstore.Tx, d Device) (bool, error) {
 	st, err := tx.Read(d.BackendPath() + "/state")
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
 	}
-	return st == closed, err
+	return st == Closed, err
 }
 
 // Remove removes both ends' nodes, and folders that they leave empty. A front end that

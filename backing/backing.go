@@ -33,6 +33,10 @@ const (
 	// Purge destroys copies of what was written that the store keeps outside of
 	// [0, Size). ErrNotSupported: there never are any.
 	Purge
+	// Copy makes [Off, Off+Len) what [SrcOff, SrcOff+Len) of Src is, without Bufs;
+	// ErrNotSupported where this store has no better way from there than reading and
+	// writing. The ranges do not overlap.
+	Copy
 )
 
 // Flags modify an Op.
@@ -69,6 +73,9 @@ type Op struct {
 	Off, Len int64
 	Bufs     [][]byte
 	Ext      []Extent
+	// Src and SrcOff are where a Copy copies from. Src stays open until the end.
+	Src    Store
+	SrcOff int64
 	// N is the number of bytes moved (Read, Write) or of entries (Extents).
 	N int64
 	// Err is the outcome: nil, or an error for which errors.Is knows

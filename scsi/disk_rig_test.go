@@ -67,7 +67,7 @@ type rigQueue struct {
 
 func (q *rigQueue) Submit(op *backing.Op) bool {
 	q.s.do(op)
-	if !q.s.later && q.s.hold == nil {
+	if !q.s.later && q.s.hold == nil || q.s.refuse[op.Kind] {
 		return true
 	}
 	q.ops = append(q.ops, op)
@@ -137,6 +137,17 @@ func (s *rigStore) do(op *backing.Op) {
 			d = d[len(b):]
 		}
 		op.N = op.Len
+	case backing.Copy:
+		o, ok := op.Src.(*rigStore)
+		if !ok {
+			op.Err = backing.ErrNotSupported
+			return
+		}
+		if o != s {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+		}
+		copy(d, o.b[op.SrcOff:])
 	case backing.Discard, backing.Zero:
 		clear(d)
 	case backing.Extents:

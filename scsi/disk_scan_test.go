@@ -13,7 +13,7 @@ import (
 // absent are the operation codes in the scan lists that a disk here does not have
 // yet. Initiators probe for them and live without.
 var absent = map[byte]string{
-	0x84: "RECEIVE COPY RESULTS", 0x85: "ATA PASS-THROUGH(16)",
+	0x85: "ATA PASS-THROUGH(16)",
 }
 
 // What known initiators send to a new disk is answered with GOOD, or refused in the

@@ -79,6 +79,8 @@ const (
 	// stParked: counted, in the lane's list; waits for an operation of the unit,
 	// see unit_park.go.
 	stParked
+	// stCopy: counted, in the lane's list; Task.copy goes on without it.
+	stCopy
 )
 
 // taskClass is a task's weight for the scheduler.
@@ -90,6 +92,7 @@ const (
 	classOrdered
 	classExclusive // cmdExclusive, whatever its attribute
 	classPreempt   // cmdPreempt, whatever its attribute
+	classInner     // the core's own, for a command in flight
 )
 
 // abortKind says how an aborted task ends.
@@ -126,7 +129,9 @@ type taskSched struct {
 	head   bool // placed in Unit.heads
 	alone  bool // is Unit.alone
 	holds  bool // counted in Unit.holds
-	slot   int8 // its entry in the range table + 1
+	// through: of classInner, starts although the unit is held.
+	through bool
+	slot    int8 // its entry in the range table + 1
 
 	nbuf uint8
 	bufs [maxTaskBufs]*slab.Buf

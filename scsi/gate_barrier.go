@@ -33,6 +33,8 @@ type barrier struct {
 	tag    uint64
 	// except is not covered.
 	except *Task
+	// given: tasks that the core itself has made are not covered.
+	given bool
 
 	// outcome for the tasks it covers; notAborted: it only waits for them.
 	outcome abortKind
@@ -86,7 +88,7 @@ func (b *barrier) inScope(lu *laneUnit) bool {
 }
 
 func (b *barrier) covers(t *Task) bool {
-	return t != b.except && t.sched.seq < b.seq && (!b.byTag || t.Tag == b.tag) && b.inScope(t.lu)
+	return t != b.except && t.sched.seq < b.seq && (!b.byTag || t.Tag == b.tag) && !(b.given && t.lane.inner) && b.inScope(t.lu)
 }
 
 // startBarrier starts b. Any goroutine, without u.mu.
@@ -220,7 +222,7 @@ func (u *Unit) scanBarrier(b *barrier, lu *laneUnit) (cancels bool) {
 			lu.parked--
 			t.sched.state = stReady
 			lu.ready.push(t)
-		case stStore:
+		case stStore, stCopy:
 			t.sched.cancel = true
 			cancels = true
 		}
@@ -248,7 +250,7 @@ func (u *Unit) leaveRange(t *Task) {
 }
 
 // cancelAborted asks the store for an early end of the operations of aborted
-// tasks. Such an end may come inside Cancel and change the list. On the loop,
+// tasks, and copies for theirs. Such an end may come inside Cancel and change the list. On the loop,
 // without Unit.mu.
 func (lu *laneUnit) cancelAborted() {
 	for t := lu.tasks.head; t != nil; {
@@ -257,8 +259,11 @@ func (lu *laneUnit) cancelAborted() {
 			continue
 		}
 		t.sched.cancel = false
-		if t.sched.state == stStore {
+		switch t.sched.state {
+		case stStore:
 			lu.queue.Cancel(&t.op)
+		case stCopy:
+			t.copy.aborted(t)
 		}
 		t = lu.tasks.head
 	}

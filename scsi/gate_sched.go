@@ -16,6 +16,9 @@ import "github.com/vtgt/vtgt/internal/loop"
 //   - PREEMPT AND ABORT starts at once, unless an exclusive command runs, and
 //     holds back all others until it ends.
 //   - Immediate commands start at once in any case.
+//   - A task that the core has made for a command that is in flight (a copy) does not
+//     wait behind others, which may wait for that command; and on that command's own
+//     unit it starts although the unit is held: who holds it waits for the command.
 
 func classOf(t *Task) taskClass {
 	switch {
@@ -23,6 +26,8 @@ func classOf(t *Task) taskClass {
 		return classExclusive
 	case t.cmd != nil && t.cmd.flags&cmdPreempt != 0:
 		return classPreempt
+	case t.lane.inner:
+		return innerClass(t)
 	case t.Attr == Ordered:
 		return classOrdered
 	case t.Attr == HeadOfQueue:
@@ -53,10 +58,10 @@ func (lu *laneUnit) submitSlow(t *Task) {
 	u.gate.Store(u.gate.Load() | gateOrder)
 	run := false
 	switch {
-	case (u.waiting.head == nil || s.class == classHead || s.class == classPreempt) && u.mayStart(t):
+	case (u.waiting.head == nil || s.class == classHead || s.class == classPreempt || s.class == classInner) && u.mayStart(t):
 		u.admit(t)
 		run = true
-	case s.class == classHead, s.class == classPreempt:
+	case s.class == classHead, s.class == classPreempt, s.class == classInner:
 		s.state = stWaiting
 		u.waiting.pushFront(t)
 	default:
@@ -106,13 +111,13 @@ func (lu *laneUnit) begin(t *Task) {
 
 // mayStart reports whether waiting task t may start now.
 func (u *Unit) mayStart(t *Task) bool {
-	if u.holds > 0 || u.stop.on && t.sched.class != classPreempt {
+	if u.holds > 0 && !t.sched.through || u.stop.on && t.sched.class != classPreempt {
 		return false
 	}
 	switch t.sched.class {
 	case classPreempt:
 		return u.alone != classExclusive
-	case classHead:
+	case classHead, classInner:
 		return u.alone != classExclusive
 	case classSimple:
 		return u.alone == classSimple && u.heads == 0
@@ -210,7 +215,7 @@ func (u *Unit) poke() {
 // lane's loop, without Unit.mu.
 func (lu *laneUnit) endSlow(t *Task) {
 	u := lu.unit
-	fe := lu.lane.nexus.fe
+	fe := lu.lane.fe
 	switch t.sched.aborted {
 	case abortSilent:
 		t.Aborted, t.Status, t.SenseLen = true, StatusGood, 0

@@ -48,9 +48,9 @@ func standardInquiry(dst []byte, c *UnitConfig, protocol uint8, multi bool) {
 		dst[1] = 0x80
 	}
 	inquiryHead(dst)
-	dst[5] = 0x10 // TPGS: implicit
+	dst[5] = 0x10 | 0x08 // TPGS: implicit; 3PC
 	if c.SetAccess {
-		dst[5] = 0x30 // and explicit
+		dst[5] |= 0x20 // and explicit
 	}
 	if multi {
 		dst[6] = 0x10 // MULTIP: VPD page 88h has them
@@ -156,6 +156,10 @@ func (t *Task) inquiryVPD(page byte, alloc int64) {
 		b = appendVPDModePolicy(b)
 	case vpdPorts:
 		b = appendVPDPorts(b, t.unit.paths())
+	case vpdCopy:
+		if d, ok := t.unit.server.(*disk); ok {
+			b = appendVPDCopy(b, d.rows, t.unit.blockSize)
+		}
 	case vpdZoned:
 		b = appendVPDZoned(b)
 	case vpdBlockLimits:

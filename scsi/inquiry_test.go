@@ -5,7 +5,7 @@ import "testing"
 // Written from SPC-4 §6.6.2.
 func TestStandardInquiryGolden(t *testing.T) {
 	const iscsi = `
-		00 00 06 12 5b 10 00 02
+		00 00 06 12 5b 18 00 02
 		56544754 20202020
 		56495254 55414c20 4449534b 20202020
 		30303031
@@ -24,7 +24,7 @@ func TestStandardInquiryGolden(t *testing.T) {
 	c.Removable, c.SetAccess, c.Vendor, c.Revision = true, true, "eight-plus\x01", "é1"
 	standardInquiry(b, c, 0, true)
 	wantBytes(t, "removable, several ports", b, unhex(t, `
-		00 80 06 12 5b 30 10 02
+		00 80 06 12 5b 38 10 02
 		65696768 742d706c
 		56495254 55414c20 4449534b 20202020
 		20203120

@@ -13,6 +13,12 @@ import (
 type Lane struct {
 	nexus *Nexus
 	loop  *loop.Loop
+	fe    FrontEnd // the nexus's, but for inner
+	// inner: it is the core's own, see copy_lane.go.
+	inner bool
+	// own is the inner lane beside this one; nil: not made yet. Written on the loop
+	// under Nexus.mu.
+	own *Lane
 
 	// The rest belongs to the loop.
 
@@ -397,7 +403,7 @@ func (o *opOwner) OpDone(*backing.Op) {
 // counters, so that what waits for its end starts after Done has returned.
 func (ln *Lane) end(t *Task) {
 	lu := t.lu
-	fe := ln.nexus.fe
+	fe := ln.fe
 	if lu == nil {
 		t.freeBufs()
 		fe.Done(t)

@@ -24,6 +24,8 @@ type Nexus struct {
 	lanes []*Lane
 	units map[*Unit]*nexusUnit
 
+	copies copyList // copies and tokens, with a lock of its own
+
 	pastMu sync.Mutex // after Unit.mu
 	past   Stats      // of lane shares that are gone
 	gone   atomic.Uint64
@@ -42,7 +44,7 @@ func (n *Nexus) Lane(l *loop.Loop) (*Lane, error) {
 	if n.closed.Load() {
 		return nil, fmt.Errorf("nexus %s: %w", n.id, ErrClosed)
 	}
-	ln := &Lane{nexus: n, loop: l}
+	ln := &Lane{nexus: n, loop: l, fe: n.fe}
 	n.lanes = append(n.lanes, ln)
 	return ln, nil
 }
@@ -171,8 +173,13 @@ func (ln *Lane) Close(done func(stuck int)) {
 	for u := range n.units {
 		units = append(units, u)
 	}
+	own := ln.own
 	n.mu.Unlock()
 	j := newJoint(done)
+	if own != nil {
+		j.add(1)
+		own.Close(j.release)
+	}
 	if !was {
 		for _, u := range units {
 			j.add(1)

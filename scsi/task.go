@@ -72,6 +72,8 @@ type task struct {
 	sched taskSched
 	// pr is the PERSISTENT RESERVE OUT that is being made stable.
 	pr *prCommand
+	// copy is what the task waits for in stCopy.
+	copy *copyOp
 	// disk is the disk device server's part, see disk.go.
 	disk diskTask
 }

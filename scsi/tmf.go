@@ -196,9 +196,9 @@ func (n *Nexus) manage(m *TMF) TMResponse {
 	u := lm.list[i].Unit
 	switch m.Func {
 	case AbortTask:
-		m.start(u, barrier{nexus: n, byTag: true, tag: m.Tag, outcome: abortSilent, issuer: n})
+		m.start(u, barrier{nexus: n, given: true, byTag: true, tag: m.Tag, outcome: abortSilent, issuer: n})
 	case AbortTaskSet:
-		m.start(u, barrier{nexus: n, outcome: abortSilent, issuer: n})
+		m.start(u, barrier{nexus: n, given: true, outcome: abortSilent, issuer: n})
 	case ClearTaskSet:
 		m.start(u, barrier{outcome: abortTAS, issuer: n, clearedUA: ASCCommandsClearedByAnother, apply: func(b *barrier) {
 			for _, nu := range b.cleared {
@@ -209,9 +209,9 @@ func (n *Nexus) manage(m *TMF) TMResponse {
 		m.start(u, barrier{outcome: abortTAS, issuer: n, hold: true,
 			apply: func(b *barrier) { b.unit.resetLocked(ASCBusDeviceReset) }})
 	case QueryTask:
-		m.start(u, barrier{nexus: n, byTag: true, tag: m.Tag, query: true})
+		m.start(u, barrier{nexus: n, given: true, byTag: true, tag: m.Tag, query: true})
 	case QueryTaskSet:
-		m.start(u, barrier{nexus: n, query: true})
+		m.start(u, barrier{nexus: n, given: true, query: true})
 	case QueryAsyncEvent:
 		n.mu.Lock()
 		nu := n.units[u]
@@ -231,5 +231,6 @@ func (nu *nexusUnit) lost() {
 		u.setReservation(nil)
 	}
 	delete(u.disk.prevent, nu)
+	nu.resets.Add(1)
 	nu.raise(ASCNexusLoss)
 }

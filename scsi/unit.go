@@ -255,6 +255,9 @@ func (u *Unit) event(k EventKind) {
 // kernel's, SCST) do the same.
 func (u *Unit) resetLocked(ua ASC) {
 	u.setReservation(nil)
+	for _, nu := range u.nexuses {
+		nu.resets.Add(1)
+	}
 	u.server.reset()
 	u.raiseUALocked(ua, nil)
 }

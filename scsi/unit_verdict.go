@@ -41,6 +41,9 @@ type nexusUnit struct {
 	verdict atomic.Uint32
 	// epoch moves when the task set is cleared; see Lane.Announce.
 	epoch atomic.Uint32
+	// resets counts the resets of the unit and the losses of the nexus; written
+	// under Unit.mu.
+	resets atomic.Uint32
 	// readOnly comes from the target's map.
 	readOnly atomic.Bool
 

@@ -17,6 +17,7 @@ const (
 	vpdExtended        = 0x86
 	vpdModePolicy      = 0x87
 	vpdPorts           = 0x88
+	vpdCopy            = 0x8f
 	vpdBlockLimits     = 0xb0
 	vpdCharacteristics = 0xb1
 	vpdProvisioning    = 0xb2
@@ -40,7 +41,7 @@ func pageEnd(b []byte) []byte {
 // appendVPDSupported appends page 00h, ascending (SPC-4 §7.8.14).
 func appendVPDSupported(b []byte) []byte {
 	b = appendPage(b, vpdSupported)
-	b = append(b, vpdSupported, vpdSerial, vpdIdentification, vpdExtended, vpdModePolicy, vpdPorts,
+	b = append(b, vpdSupported, vpdSerial, vpdIdentification, vpdExtended, vpdModePolicy, vpdPorts, vpdCopy,
 		vpdBlockLimits, vpdCharacteristics, vpdProvisioning, vpdZoned)
 	return pageEnd(b)
 }
@@ -96,15 +97,9 @@ func appendVPDIdentification(b []byte, c *UnitConfig, p *PortConfig, group uint1
 	b = append(b, codeBinary, assocUnit|designatorNAA, 0, 8)
 	b = binary.BigEndian.AppendUint64(b, c.NAA)
 
-	b = append(b, codeASCII, assocUnit|designatorT10, 0, 0)
-	at := len(b)
-	b = append(b, "        "...)
-	putPadded(b[at:at+8], c.Vendor)
-	b = append(b, serialASCII(c.Serial)...)
-	if len(b)-at > maxDesignator {
-		b = b[:at+maxDesignator]
-	}
-	b[at-1] = byte(len(b) - at)
+	id := t10Designator(c)
+	b = append(b, codeASCII, assocUnit|designatorT10, 0, byte(len(id)))
+	b = append(b, id...)
 
 	b = appendName(b, codeUTF8, assocUnit|designatorName, 0, fmt.Sprintf("naa.%016x", c.NAA), maxDesignator)
 
@@ -117,6 +112,14 @@ func appendVPDIdentification(b []byte, c *UnitConfig, p *PortConfig, group uint1
 	b = appendPortName(b, p)
 	b = appendName(b, proto|codeUTF8, piv|assocDevice|designatorName, 0, p.DeviceName, p.maxName())
 	return pageEnd(b)
+}
+
+// t10Designator is the designator of type T10 vendor ID (SPC-4 §7.8.6.4).
+func t10Designator(c *UnitConfig) []byte {
+	b := []byte("        ")
+	putPadded(b, c.Vendor)
+	b = append(b, serialASCII(c.Serial)...)
+	return b[:min(len(b), maxDesignator)]
 }
 
 // appendPortName appends the designator with the name of a target port.

@@ -28,7 +28,7 @@ func TestVPDGolden(t *testing.T) {
 		got  []byte
 		want string
 	}{
-		{"00", appendVPDSupported(nil), "00 00 000a 00 80 83 86 87 88 b0 b1 b2 b6"},
+		{"00", appendVPDSupported(nil), "00 00 000b 00 80 83 86 87 88 8f b0 b1 b2 b6"},
 		{"80", appendVPDSerial(nil, thin), "00 80 0004 534e3432"},
 		{"83", appendVPDIdentification(nil, thin, &goldenPort, 0x103), `
 			00 83 006c

@@ -73,7 +73,7 @@ type Fault struct {
 	shadow *shadow
 
 	crashed atomic.Bool
-	counts  [8]atomic.Int64
+	counts  [16]atomic.Int64
 }
 
 // NewFault wraps st. Fault.Close closes it.
@@ -132,7 +132,7 @@ func (f *Fault) Release(n int) {
 }
 
 // Count is how many operations of kind k were submitted.
-func (f *Fault) Count(k backing.Kind) int64 { return f.counts[k&7].Load() }
+func (f *Fault) Count(k backing.Kind) int64 { return f.counts[k&15].Load() }
 
 // match finds what befalls op.
 func (f *Fault) match(op *backing.Op) (Rule, bool) {
@@ -206,7 +206,7 @@ func (q *faultQueue) Submit(user *backing.Op) bool {
 		return true
 	}
 	f := q.f
-	f.counts[user.Kind&7].Add(1)
+	f.counts[user.Kind&15].Add(1)
 	if f.crashed.Load() {
 		user.Err = ErrCrashed
 		return true

@@ -15,8 +15,6 @@ type allowance struct {
 
 // allowances hold for vtgt.
 var allowances = []allowance{
-	{glob: "ExtendedCopy", verdict: skip, why: "EXTENDED COPY is not there yet"},
-	{glob: "ReceiveCopyResults", verdict: skip, why: "EXTENDED COPY is not there yet"},
 	{glob: "WriteAtomic16", verdict: skip, why: "WRITE ATOMIC(16) is not there yet; VPD B0h says so by zero lengths"},
 	{glob: "GetLBAStatus.UnmapSingle", verdict: fail, on: "C",
 		why: "the test unmaps and asks about one block, less than the physical block that a store can give back"},

@@ -196,3 +196,37 @@ func TestHandOverIdle(t *testing.T) {
 		t.Errorf("%+v, %v", ev, err)
 	}
 }
+
+// TestHandOverUndone: who has taken a frozen export, and ends before it serves, leaves
+// nothing behind and the machine alone.
+func TestHandOverUndone(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	e := r.exports[0]
+	m := r.dial(vhosttest.Options{Queues: 2})
+	lun := vhosttest.LUN(0, 0)
+	r.attention(m, lun)
+	r.under(m, load(lun), func(progress func()) {
+		var set handover.Set
+		st, err := e.e.Freeze(time.Now().Add(patience), &set)
+		r.ok(err)
+		saved, err := r.disk(0).unit.Save()
+		r.ok(err)
+		c := r.disk(0).unit.Config()
+		c.Saved = saved
+		u, err := scsi.NewUnit(c, r.disk(0).fault)
+		r.ok(err)
+		tg := scsi.NewTarget(scsi.TargetConfig{Name: "t"})
+		r.ok(tg.Map(0, u, scsi.MapOptions{}))
+		x, err := vhost.NewExport(vhost.Config{Name: "vm", Group: r.group, Initiator: [16]byte{1, 2, 3}, Saved: recode(r, st), Set: &set,
+			Targets: []vhost.TargetPort{{ID: 0, Port: tg.NewPort(scsi.PortConfig{RelID: 1, Protocol: 4})}}})
+		r.ok(err)
+		set.Close()
+		if n := x.Close(patience); n != 0 {
+			t.Errorf("%d stuck", n)
+		}
+		r.await("Target.Close", tg.Close)
+		r.await("Unit.Close", u.Close)
+		e.e.Thaw()
+		progress()
+	})
+}

@@ -165,8 +165,13 @@ func (e *Export) Close(deadline time.Duration) (stuck int) {
 	if e.nc != nil {
 		_ = e.nc.Close()
 	}
-	over := e.over
+	over, s := e.over, e.adopted
+	e.adopted = nil
 	e.mu.Unlock()
+	if s != nil { // Serve has not begun
+		s.end(left(until))
+		close(over)
+	}
 	if over != nil {
 		<-over
 	}

@@ -90,6 +90,9 @@ func (c *Conn) Send(k Kind, block []byte, s *Set, d time.Duration) error {
 		}
 		fds = fds[n:]
 	}
+	if len(block) == 0 {
+		return nil // who has the header may have answered and ended by now
+	}
 	_, err := c.c.Write(block)
 	return err
 }

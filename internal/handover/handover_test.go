@@ -84,6 +84,33 @@ func TestFrame(t *testing.T) {
 	}
 }
 
+// TestAnswered: who sends a frame without a block has sent it when the other side has
+// read it, which may answer and end at once.
+func TestAnswered(t *testing.T) {
+	for range 300 {
+		a, b := pair(t)
+		ended := make(chan error, 1)
+		go func() {
+			_, _, _, err := b.Recv(tempotest.Patience)
+			if err == nil {
+				err = b.Send(2, nil, nil, tempotest.Patience)
+			}
+			b.Close()
+			ended <- err
+		}()
+		if err := a.Send(1, nil, nil, tempotest.Patience); err != nil {
+			t.Fatal(err)
+		}
+		if k, _, _, err := a.Recv(tempotest.Patience); err != nil || k != 2 {
+			t.Fatal(k, err)
+		}
+		a.Close()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestCut: an end in the middle is an error and leaves no descriptor behind.
 func TestCut(t *testing.T) {
 	h := header{1, 2, 4}.encode()

@@ -81,7 +81,13 @@ func (h *host) write(text string) {
 // start runs vtgt serve and waits until it is ready.
 func (h *host) start() {
 	h.t.Helper()
-	cmd := exec.Command(h.bin, "serve", "--config", h.conf)
+	h.startWith()
+}
+
+// startWith is start with more flags.
+func (h *host) startWith(more ...string) {
+	h.t.Helper()
+	cmd := exec.Command(h.bin, append([]string{"serve", "--config", h.conf}, more...)...)
 	stderr, w, err := os.Pipe()
 	if err != nil {
 		h.t.Fatal(err)

@@ -60,27 +60,9 @@ func TestReconnect(t *testing.T) {
 	if err := vm.Work(agent.Request{Path: dev, Jobs: jobs, Size: slot, Len: area, Seed: seed}); err != nil {
 		t.Fatal(err)
 	}
-	// sound wants all writers at work, and waits until they have written more.
 	sound := func(more uint64) agent.Progress {
 		t.Helper()
-		var p agent.Progress
-		first, err := vm.Worked(false, patience)
-		if err != nil {
-			t.Fatal(err)
-		}
-		poll(t, "the guest writes", func() error {
-			if p, err = vm.Worked(false, patience); err != nil {
-				t.Fatal(err)
-			}
-			if len(p.Errors) > 0 || p.Running != jobs {
-				t.Fatalf("the guest sees %+v\n%s", p, vm.Console())
-			}
-			if p.Writes < first.Writes+more {
-				return fmt.Errorf("%d writes, %d wanted, one takes %d ms", p.Writes, first.Writes+more, p.Longest)
-			}
-			return nil
-		})
-		return p
+		return sound(t, vm, jobs, more)
 	}
 	sound(100)
 	for round := range n {
@@ -99,6 +81,39 @@ func TestReconnect(t *testing.T) {
 	if len(p.Errors) > 0 {
 		t.Fatalf("the guest sees %v", p.Errors)
 	}
+	quiet(t, vm)
+	if err := vm.Poweroff(); err != nil {
+		t.Error(err)
+	}
+	h.stop()
+	checkSlots(t, filepath.Join(h.dir, "data.img"), seed, slot, p.Sequence)
+}
+
+// sound wants all writers at work, and waits until they have written more.
+func sound(t *testing.T, vm *guest.VM, jobs int, more uint64) (p agent.Progress) {
+	t.Helper()
+	first, err := vm.Worked(false, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	poll(t, "the guest writes", func() error {
+		if p, err = vm.Worked(false, patience); err != nil {
+			t.Fatal(err)
+		}
+		if len(p.Errors) > 0 || p.Running != jobs {
+			t.Fatalf("the guest sees %+v\n%s", p, vm.Console())
+		}
+		if p.Writes < first.Writes+more {
+			return fmt.Errorf("%d writes, %d wanted, one takes %d ms", p.Writes, first.Writes+more, p.Longest)
+		}
+		return nil
+	})
+	return p
+}
+
+// quiet wants nothing in the guest's log about its disk.
+func quiet(t *testing.T, vm *guest.VM) {
+	t.Helper()
 	log, err := vm.Log()
 	if err != nil {
 		t.Fatal(err)
@@ -108,11 +123,6 @@ func TestReconnect(t *testing.T) {
 			t.Errorf("the guest's log: %q", lines)
 		}
 	}
-	if err := vm.Poweroff(); err != nil {
-		t.Error(err)
-	}
-	h.stop()
-	checkSlots(t, filepath.Join(h.dir, "data.img"), seed, slot, p.Sequence)
 }
 
 // checkSlots wants the host's file to hold what the guest's writers remember.

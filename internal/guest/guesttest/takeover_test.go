@@ -1,0 +1,114 @@
+package guesttest
+
+import (
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vtgt/vtgt/internal/guest"
+	"github.com/vtgt/vtgt/internal/guest/agent"
+	"github.com/vtgt/vtgt/internal/handover"
+)
+
+// takeover starts another vtgt in the place of the one that runs, and waits for the end
+// of that.
+func (h *host) takeover() {
+	h.t.Helper()
+	was, done := h.cmd, h.done
+	h.startWith("--takeover")
+	select {
+	case <-done:
+	case <-time.After(patience):
+		h.t.Fatal("the vtgt before does not end")
+	}
+	if c := was.ProcessState.ExitCode(); c != 0 {
+		h.t.Errorf("the vtgt before ended with %d", c)
+	}
+}
+
+// pauses are what the vtgts have said of pauses.
+func (h *host) pauses() (out []string) {
+	for l := range strings.Lines(h.text()) {
+		if _, p, ok := strings.Cut(strings.TrimSpace(l), "pause="); ok {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// failedTakeover begins one and gives it up before it is ready.
+func (h *host) failedTakeover() {
+	h.t.Helper()
+	nc, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: filepath.Join(h.dir, "state", "takeover.sock"), Net: "unix"})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	c := handover.NewConn(nc)
+	defer c.Close()
+	if err := c.Send(1, []byte(`{"version":1}`), nil, patience); err != nil {
+		h.t.Fatal(err)
+	}
+	kind, b, set, err := c.Recv(patience)
+	if err != nil || kind != 3 {
+		h.t.Fatalf("frame %d: %v %s", kind, err, b)
+	}
+	set.Close()
+}
+
+// TestTakeover puts vtgt after vtgt in the place of the one before, under a guest of the
+// host's QEMU that writes and verifies. That cannot connect anew if it is QEMU 7.2: it
+// must not notice. With VTGT_TAKEOVER_ROUNDS, that often.
+func TestTakeover(t *testing.T) {
+	kernel, err := wantGuest(t).Kernel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, seed := random(t)
+	n := rounds(t, "VTGT_TAKEOVER_ROUNDS", 3)
+	h := newHost(t)
+	h.write(h.config(reconnectConfig))
+	h.start()
+	vm, err := guest.Boot(guest.Options{
+		Dir: t.TempDir(), CPUs: 2, MemMB: 320, Life: time.Hour,
+		Image: &guest.Image{Kernel: kernel, Boot: []string{"virtio_pci", "virtio_scsi", "sd_mod", "crc32c_generic"}},
+		Args:  vhostDevice("c", filepath.Join(h.dir, "vm.sock"), ",num_queues=2"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer vm.Kill()
+	const dev, jobs, slot, area = "/dev/sda", 16, 8192, 32 << 20
+	if _, err := vm.Await(dev, patience); err != nil {
+		t.Fatal(err)
+	}
+	if err := vm.Put("/sys/block/sda/device/timeout", "120"); err != nil {
+		t.Fatal(err)
+	}
+	if err := vm.Work(agent.Request{Path: dev, Jobs: jobs, Size: slot, Len: area, Seed: seed}); err != nil {
+		t.Fatal(err)
+	}
+	sound(t, vm, jobs, 100)
+	for round := range n {
+		h.failedTakeover()
+		sound(t, vm, jobs, 50)
+		h.takeover()
+		p := sound(t, vm, jobs, 100)
+		t.Logf("round %d: %d writes, %d reads, longest %d ms", round, p.Writes, p.Reads, p.Longest)
+	}
+	t.Logf("pauses: %s", strings.Join(h.pauses(), ", "))
+	p, err := vm.Worked(true, 2*patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Errors) > 0 {
+		t.Fatalf("the guest sees %v", p.Errors)
+	}
+	quiet(t, vm)
+	if err := vm.Poweroff(); err != nil {
+		t.Error(err)
+	}
+	h.stop()
+	checkSlots(t, filepath.Join(h.dir, "data.img"), seed, slot, p.Sequence)
+}

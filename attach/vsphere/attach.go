@@ -342,7 +342,10 @@ func (j *job) ensure(ctx context.Context, st step) error {
 		return err
 	}
 	s := api.AttachmentStep{Name: st.name, Args: st.args, Undo: map[string]string{}}
-	if st.undo != nil {
+	switch {
+	case own != nil: // planned before: what is there now may be its own work
+		maps.Copy(s.Undo, own.Undo)
+	case st.undo != nil:
 		maps.Copy(s.Undo, st.undo(v))
 	}
 	if share != nil {
@@ -351,6 +354,11 @@ func (j *job) ensure(ctx context.Context, st step) error {
 	return j.run.Do(ctx, s, func(ctx context.Context) error {
 		if share != nil {
 			return nil
+		}
+		if own != nil { // planned before, and now undone
+			if v, err = j.h.look(ctx); err != nil {
+				return err
+			}
 		}
 		return st.do(ctx, v, s.Undo)
 	})

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/vmware/govmomi/session"
@@ -36,37 +37,63 @@ type Login struct {
 	Program string
 }
 
-// Credentials finds the user and the password: in the file that is named, a line
-// USER:PASSWORD in a file that nobody else may read, else in the environment:
-// VTGT_VSPHERE_USER and VTGT_VSPHERE_PASSWORD, or govc's GOVC_USERNAME, GOVC_PASSWORD
-// or GOVC_URL.
-func Credentials(file string, getenv func(string) string) (user, password string, err error) {
+// Environment completes l. Where it has no URL: VTGT_VSPHERE_URL, else govc's GOVC_URL.
+// The user and the password come from file where that is named, a line USER:PASSWORD in
+// a file that nobody else may read; else from VTGT_VSPHERE_USER and
+// VTGT_VSPHERE_PASSWORD, or govc's GOVC_USERNAME and GOVC_PASSWORD, or GOVC_URL.
+func Environment(l Login, file string, getenv func(string) string) (Login, error) {
+	govc, err := soap.ParseURL(getenv("GOVC_URL"))
+	if err != nil || govc == nil {
+		govc = &url.URL{}
+	}
+	if l.URL == "" {
+		l.URL = getenv("VTGT_VSPHERE_URL")
+	}
+	if l.URL == "" && govc.Host != "" {
+		u := *govc
+		u.User = nil
+		l.URL = u.String()
+	}
+	if l.URL == "" {
+		return l, fail("--url", "name the vCenter server or the ESXi host with --url, or in VTGT_VSPHERE_URL", "there is none")
+	}
 	if file != "" {
-		b, err := secret.Read(file)
-		if err != nil {
-			var se *secret.Error
-			if errors.As(err, &se) {
-				return "", "", fail("credentials file "+file, strings.Replace(se.Hint, "the secret", "USER:PASSWORD", 1), "%s", se.Problem)
-			}
-			return "", "", err
-		}
-		user, password, ok := strings.Cut(string(b), ":")
-		if !ok || user == "" || password == "" {
-			return "", "", fail("credentials file "+file, "write one line into it: USER:PASSWORD", "has no user and password")
-		}
-		return user, password, nil
+		l.User, l.Password, err = credentialsFile(file)
+		return l, err
 	}
 	for _, e := range [][2]string{{"VTGT_VSPHERE_USER", "VTGT_VSPHERE_PASSWORD"}, {"GOVC_USERNAME", "GOVC_PASSWORD"}} {
-		if user, password = getenv(e[0]), getenv(e[1]); user != "" && password != "" {
-			return user, password, nil
+		if u, p := getenv(e[0]), getenv(e[1]); u != "" && p != "" {
+			l.User, l.Password = u, p
+			return l, nil
 		}
 	}
-	if u, err := soap.ParseURL(getenv("GOVC_URL")); err == nil && u != nil && u.User != nil {
-		if p, ok := u.User.Password(); ok && p != "" && u.User.Username() != "" {
-			return u.User.Username(), p, nil
+	if govc.User != nil {
+		if p, ok := govc.User.Password(); ok && p != "" && govc.User.Username() != "" {
+			l.User, l.Password = govc.User.Username(), p
+			return l, nil
 		}
 	}
-	return "", "", fail("credentials", "set VTGT_VSPHERE_USER and VTGT_VSPHERE_PASSWORD (or GOVC_USERNAME and GOVC_PASSWORD), or name a file of mode 0600 that holds USER:PASSWORD with --credentials", "there are none")
+	return l, fail("credentials", "set VTGT_VSPHERE_USER and VTGT_VSPHERE_PASSWORD (or GOVC_USERNAME and GOVC_PASSWORD), or name a file of mode 0600 that holds USER:PASSWORD with --credentials", "there are none")
+}
+
+func credentialsFile(file string) (user, password string, err error) {
+	path, err := filepath.Abs(file)
+	if err != nil {
+		return "", "", err
+	}
+	b, err := secret.Read(path)
+	if err != nil {
+		var se *secret.Error
+		if errors.As(err, &se) {
+			return "", "", fail("credentials file "+file, se.Hint, "%s", se.Problem)
+		}
+		return "", "", err
+	}
+	user, password, ok := strings.Cut(string(b), ":")
+	if !ok || user == "" || password == "" {
+		return "", "", fail("credentials file "+file, "write one line into it: USER:PASSWORD", "has no user and password")
+	}
+	return user, password, nil
 }
 
 // Session is a user logged in.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -224,6 +225,10 @@ func (t *target) findCHAP(cfg *config.Config, o *Options) error {
 		x.required = x.required || d.User == u.User
 	}
 	read := func(path string) (string, error) {
+		path, err := filepath.Abs(path)
+		if err != nil {
+			return "", err
+		}
 		b, err := secret.Read(path)
 		if err != nil {
 			return "", fail("CHAP user "+u.User, "run this as the user that may read it, or name a copy of mode 0600 with --chap-secret-file", "%v", err)

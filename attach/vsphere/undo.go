@@ -81,14 +81,7 @@ func (j *job) undoTarget(ctx context.Context, v *storageView, _ *api.Attachment,
 		return nil
 	}
 	naas := strings.Fields(s.Undo["naas"])
-	var volumes []string // that were unmounted
-	for _, n := range naas {
-		if d := v.device(n); d != nil {
-			for _, m := range v.volumes(d.CanonicalName) {
-				volumes = append(volumes, m.Uuid)
-			}
-		}
-	}
+	first := v
 	if err := j.removeStatics(ctx, v, v.of(s.Args["iqn"])); err != nil {
 		return err
 	}
@@ -122,15 +115,14 @@ func (j *job) undoTarget(ctx context.Context, v *storageView, _ *api.Attachment,
 		}
 		j.say("device %s stays: the host finds %s by a send target that stays, and is let in; a list of iscsi.initiators would keep it out", d.CanonicalName, s.Args["iqn"])
 	}
-	// A device that comes back is not to be off, nor its volumes unmounted. There is no
-	// asking whether anything is remembered: only that there is nothing fails.
+	// A device that comes back is not to be off.
 	for _, n := range naas {
 		if !slices.ContainsFunc(stay, func(d *types.HostScsiDisk) bool { return strings.EqualFold(d.CanonicalName, n) }) {
 			_, _ = methods.DeleteScsiLunState(ctx, j.h.s.c, &types.DeleteScsiLunState{This: j.h.storage, LunCanonicalName: n})
 		}
 	}
-	for _, u := range volumes {
-		_, _ = methods.DeleteVmfsVolumeState(ctx, j.h.s.c, &types.DeleteVmfsVolumeState{This: j.h.storage, VmfsUuid: u})
+	for _, n := range naas {
+		j.forget(ctx, first, n)
 	}
 	return ctx.Err()
 }
@@ -198,17 +190,29 @@ func (j *job) undoACL(ctx context.Context, _ *storageView, _ *api.Attachment, s 
 
 func (j *job) undoDevice(ctx context.Context, v *storageView, _ *api.Attachment, s *api.AttachmentStep) error {
 	d := v.device(s.Args["naa"])
-	if d == nil || off(d) {
+	if d == nil {
 		return nil
 	}
 	if err := j.h.unmount(ctx, v, d.CanonicalName); err != nil {
 		return err
 	}
-	_, err := methods.DetachScsiLun(ctx, j.h.s.c, &types.DetachScsiLun{This: j.h.storage, LunUuid: d.Uuid})
-	if err != nil && !is[types.NotFound](err) && !is[types.InvalidState](err) {
-		return because(j.h.object(), "device "+d.CanonicalName+" cannot be detached", "end what uses it (a virtual machine's raw device mapping, a datastore, a coredump partition), then detach again", err)
+	if !off(d) {
+		_, err := methods.DetachScsiLun(ctx, j.h.s.c, &types.DetachScsiLun{This: j.h.storage, LunUuid: d.Uuid})
+		if err != nil && !is[types.NotFound](err) && !is[types.InvalidState](err) {
+			return because(j.h.object(), "device "+d.CanonicalName+" cannot be detached", "end what uses it (a virtual machine's raw device mapping, a datastore, a coredump partition), then detach again", err)
+		}
 	}
+	// When the device comes back its volumes are not to stay unmounted.
+	j.forget(ctx, v, d.CanonicalName)
 	return nil
+}
+
+// forget has the host forget that the volumes of a device were unmounted. There is no
+// asking whether it remembers anything: only that there is nothing fails.
+func (j *job) forget(ctx context.Context, v *storageView, canonical string) {
+	for _, m := range v.volumes(canonical) {
+		_, _ = methods.DeleteVmfsVolumeState(ctx, j.h.s.c, &types.DeleteVmfsVolumeState{This: j.h.storage, VmfsUuid: m.Uuid})
+	}
 }
 
 func (j *job) undoPolicy(ctx context.Context, v *storageView, _ *api.Attachment, s *api.AttachmentStep) error {

@@ -14,14 +14,14 @@ import (
 
 func newAttach(g *globals) *cobra.Command {
 	return group("attach", "Set up a virtual machine or host so that it sees a target",
-		"  vtgt attach libvirt web1 vm1\n  vtgt attach xen web2 vm2\n  vtgt get attachments",
-		newAttachLibvirt(g), newAttachXen(g))
+		"  vtgt attach libvirt web1 vm1\n  vtgt attach xen web2 vm2\n  vtgt attach vsphere vm3 --url vcenter.example.org --cluster prod\n  vtgt get attachments",
+		newAttachLibvirt(g), newAttachXen(g), newAttachVSphere(g))
 }
 
 func newDetach(g *globals) *cobra.Command {
 	return group("detach", "Take away what vtgt attach has set up",
-		"  vtgt detach libvirt web1 vm1\n  vtgt detach xen web2 vm2\n  vtgt get attachments",
-		newDetachLibvirt(g), newDetachXen(g))
+		"  vtgt detach libvirt web1 vm1\n  vtgt detach xen web2 vm2\n  vtgt detach vsphere vm3 --url vcenter.example.org --cluster prod\n  vtgt get attachments",
+		newDetachLibvirt(g), newDetachXen(g), newDetachVSphere(g))
 }
 
 // howAttached is what the Long of attaching commands ends with.
@@ -29,7 +29,7 @@ const howAttached = `
 
 Each step is written down in the daemon, with what takes it back, before it is done: after a
 crash of anything vtgt detach takes away what is there. A step that fails leaves the virtual
-machine as it was.`
+machine or host as it was.`
 
 // session makes a client for work that may take longer than one request, and a context
 // that ends with the first signal: what was begun is then taken back.

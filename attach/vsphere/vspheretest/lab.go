@@ -2,8 +2,10 @@ package vspheretest
 
 import (
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"slices"
@@ -153,6 +155,28 @@ func (l *Lab) Changes() []Call {
 	out := l.calls
 	l.calls = nil
 	return out
+}
+
+// State is all that the hosts have and remember of storage, to compare.
+func (l *Lab) State() string {
+	ctx := l.model.Service.Context
+	var out []any
+	for _, name := range l.HostNames {
+		for ref, s := range l.hosts {
+			if s.name != name || ref != s.Self {
+				continue
+			}
+			ctx.WithLock(s, func() {
+				out = append(out, name, s.StorageDeviceInfo, s.FileSystemVolumeInfo, maps.Clone(s.off), maps.Clone(s.kept), maps.Clone(s.policy))
+			})
+			ctx.WithLock(s.Host, func() { out = append(out, slices.Clone(s.Host.Datastore)) })
+		}
+	}
+	b, err := json.MarshalIndent(out, "", " ")
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
 }
 
 // reading are methods that change nothing.

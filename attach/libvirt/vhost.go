@@ -292,11 +292,20 @@ func (w *worker) unplugVHost(ctx context.Context, a *api.Attachment) error {
 	if err := w.await(ctx, gone, func(ctx context.Context) error { return w.blocked(ctx, a, "the vhost-user device") }); err != nil || !w.dom.running {
 		return err
 	}
-	there, err = w.dom.chardev(ctx, id)
-	if err != nil || !there {
-		return err
-	}
-	return w.dom.qmp(ctx, "chardev-remove", map[string]any{"id": id}, nil)
+	// QEMU is not done with a device when it is no longer in its tree: for a moment
+	// its character device is busy still.
+	return w.await(ctx, func(ctx context.Context) (bool, error) {
+		there, err := w.dom.chardev(ctx, id)
+		if err != nil || !there {
+			return true, err
+		}
+		err = w.dom.qmp(ctx, "chardev-remove", map[string]any{"id": id}, nil)
+		var qe *qmpError
+		if errors.As(err, &qe) && strings.Contains(qe.Desc, "is busy") {
+			return false, nil
+		}
+		return true, err
+	}, func(ctx context.Context) error { return w.blocked(ctx, a, "the vhost-user device") })
 }
 
 // pending tells that QEMU waits for the guest already, or that the device went meanwhile.

@@ -55,3 +55,12 @@ func (l *Line) Hear(limit time.Duration) error {
 		}
 	}
 }
+
+// Answer is the line to an agent whose serial line a machine of somebody else's has at
+// the other end of conn, which becomes the line's.
+func Answer(conn net.Conn) *Line {
+	return &Line{conn: conn, rd: bufio.NewReaderSize(conn, 1<<20)}
+}
+
+// Close ends the line.
+func (l *Line) Close() error { return l.conn.Close() }

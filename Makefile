@@ -33,12 +33,12 @@ tools   := $(GO) run ./internal/tools
 gotest  := $(tools)/gotest
 # What emulated guests do may get a second try; what is about durability gets none.
 again := -again='^Test(Linux|BootLinux|SeaBIOS|VHost|SharedDisk|SG3|VIO.*|Xen.*|Attach.*)$$'
-TESTPARTS := lint test-full test-one-cpu test-race-short fuzz-short bench-once conformance test-guest test-vio demo bench-quick
+TESTPARTS := lint test-full test-one-cpu test-race-short fuzz-short bench-once conformance test-guest test-vio test-attach demo bench-quick
 # Of one package's tests: a bound for hangs, which no machine that is merely slow reaches.
 testlimit := 30m
 
 .DEFAULT_GOAL := help
-.PHONY: help deps toolchain need-go build run demo test test-unit test-full test-one-cpu test-race-short test-guest bench-once race lint fuzz-short soak conformance bench install clean qemu-vio test-vio
+.PHONY: help deps toolchain need-go build run demo test test-unit test-full test-one-cpu test-race-short test-guest bench-once race lint fuzz-short soak conformance bench install clean qemu-vio test-vio test-attach
 
 help: ## this list
 	@echo 'vtgt $(version): make TARGET'
@@ -157,6 +157,11 @@ test-vio: need-go qemu-vio ## pSeries guests (TCG): the device with all that a c
 	VTGT_VIO=1 $(gotest) -count=1 -p 1 -timeout $(testlimit) ./ibmvio/...
 	VTGT_VIO=1 $(gotest) $(again) -count=1 -v -timeout $(testlimit) -run TestVIO ./internal/guest/guesttest
 
+test-attach: need-go guest-tools ## a session libvirtd, and domains (TCG) into and out of which vtgt attach puts targets (1 to 2 min)
+	@$(call need,libvirtd,libvirt-daemon)
+	@$(call need,virsh,libvirt-clients)
+	VTGT_ATTACH=1 $(gotest) $(again) -count=1 -v -timeout $(testlimit) -run TestAttach ./internal/guest/guesttest
+
 install: build ## the binary, completions, man pages and systemd units below DESTDIR/PREFIX; /etc/vtgt/vtgt.yaml if there is none
 	install -D -m 0755 bin/vtgt '$(DESTDIR)$(PREFIX)/bin/vtgt'
 	install -d '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' \
@@ -170,6 +175,10 @@ install: build ## the binary, completions, man pages and systemd units below DES
 	sed -e 's|@BINDIR@|$(PREFIX)/bin|; s|@SYSCONFDIR@|$(SYSCONFDIR)|' dist/systemd/vtgt.service >'$(DESTDIR)$(UNITDIR)/vtgt.service'
 	chmod 0644 '$(DESTDIR)$(UNITDIR)/vtgt.service'
 	install -m 0644 dist/systemd/vtgt.socket '$(DESTDIR)$(UNITDIR)/vtgt.socket'
+	sed -e 's|@BINDIR@|$(PREFIX)/bin|' dist/systemd/vtgt-watch.service >'$(DESTDIR)$(UNITDIR)/vtgt-watch.service'
+	chmod 0644 '$(DESTDIR)$(UNITDIR)/vtgt-watch.service'
+	install -D -m 0644 dist/apparmor/libvirt-qemu '$(DESTDIR)$(PREFIX)/share/vtgt/apparmor/libvirt-qemu'
+	install -D -m 0644 dist/selinux/vtgt-libvirt.te '$(DESTDIR)$(PREFIX)/share/vtgt/selinux/vtgt-libvirt.te'
 	install -D -m 0644 dist/sysusers.d/vtgt.conf '$(DESTDIR)$(PREFIX)/lib/sysusers.d/vtgt.conf'
 	install -D -m 0644 dist/tmpfiles.d/vtgt.conf '$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/vtgt.conf'
 	@if [ -e '$(DESTDIR)$(SYSCONFDIR)/vtgt/vtgt.yaml' ]; then \

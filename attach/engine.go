@@ -50,8 +50,9 @@ type Run struct {
 }
 
 // Begin opens the record of what a names by Kind, Target, LUN and Subject, and makes it
-// where there is none. Where an earlier run has left steps (Resumed), Do passes over
-// those that are done. a.Options replace those of the record.
+// where there is none. Where an earlier run has left steps (Resumed), those that it was
+// doing when it broke off are undone, and Do passes over those that are done. a.Options
+// replace those of the record.
 func (e *Engine) Begin(ctx context.Context, a api.Attachment) (*Run, error) {
 	a.State, a.Steps = api.Attaching, nil
 	rec, err := e.Journal.AddAttachment(ctx, a)
@@ -73,7 +74,7 @@ func (e *Engine) Begin(ctx context.Context, a api.Attachment) (*Run, error) {
 	if err := r.put(ctx); err != nil { // from now on it is ours
 		return nil, err
 	}
-	return r, nil
+	return r, r.UndoOnly(ctx, func(s *api.AttachmentStep) bool { return s.State == api.Planned })
 }
 
 // Find opens a record that is there; nil where there is none.
@@ -99,8 +100,8 @@ func (e *Engine) Open(a api.Attachment) *Run {
 // Record is the record as it is now.
 func (r *Run) Record() *api.Attachment { return &r.rec }
 
-// Resumed tells that an earlier run has left steps.
-func (r *Run) Resumed() bool { return r.first > 0 }
+// Resumed tells that the record is an earlier run's.
+func (r *Run) Resumed() bool { return !r.fresh }
 
 // find is the index of the same step, -1 where there is none.
 func (r *Run) find(s *api.AttachmentStep) int {
@@ -127,8 +128,8 @@ func (r *Run) put(ctx context.Context) error {
 }
 
 // Do writes the step s down as planned, does it, and writes it down as done. A step of
-// the same Name and Args that is done already is passed over; one that an earlier run
-// has only planned is undone first. When do fails, the step stays planned: Abort or Undo
+// the same Name and Args that is done already is passed over; one that has failed before
+// is undone first. When do fails, the step stays planned: Abort or Undo
 // takes back what it may have done. do may complete s.Undo's map, where only doing the
 // step tells what undoes it, as long as Undo copes without.
 func (r *Run) Do(ctx context.Context, s api.AttachmentStep, do func(ctx context.Context) error) error {
@@ -142,7 +143,7 @@ func (r *Run) Do(ctx context.Context, s api.AttachmentStep, do func(ctx context.
 		}
 		r.tell("undo", &r.rec.Steps[i])
 		if err := undo(ctx, &r.rec, &r.rec.Steps[i]); err != nil {
-			return fmt.Errorf("step %s, which was broken off before, cannot be taken back: %w", s.Name, err)
+			return fmt.Errorf("step %s, which failed before, cannot be taken back: %w", s.Name, err)
 		}
 		r.rec.Steps = slices.Delete(r.rec.Steps, i, i+1)
 		if i < r.first {
@@ -182,7 +183,7 @@ func (r *Run) Finish(ctx context.Context) error {
 // does nothing where another run has taken the record over. The error is why, and what
 // could not be taken back.
 func (r *Run) Abort(ctx context.Context, why error) error {
-	if r.lost || !r.fresh && len(r.rec.Steps) == r.first {
+	if r.lost || r.first > 0 && len(r.rec.Steps) == r.first {
 		return why
 	}
 	d := r.e.AbortTime
@@ -250,6 +251,9 @@ func (r *Run) undo(ctx context.Context, first int) error {
 // UndoOnly takes the steps back that match, last first, and leaves the others and the
 // record. Whether those can stand without them is the caller's to know.
 func (r *Run) UndoOnly(ctx context.Context, match func(s *api.AttachmentStep) bool) error {
+	if !slices.ContainsFunc(r.rec.Steps, func(s api.AttachmentStep) bool { return match(&s) }) {
+		return nil
+	}
 	if err := r.put(ctx); err != nil { // from now on it is ours
 		return err
 	}

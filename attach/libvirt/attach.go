@@ -52,6 +52,7 @@ const (
 const (
 	stepAccess           = "access"            // mask, identity at our side
 	stepSecret           = "secret"            // libvirt's, for CHAP
+	stepPortConfig       = "port-config"       // root port for the controller
 	stepControllerConfig = "controller-config" // virtio-scsi, in the definition
 	stepControllerLive   = "controller-live"
 	stepDiskConfig       = "disk-config"
@@ -68,6 +69,9 @@ type worker struct {
 	dom  *domain // nil: it is not there any more
 	caps *capabilities
 	e    attach.Engine
+	// whole: what is undone in the definition is to leave the running domain, too,
+	// which may have been started with it.
+	whole bool
 }
 
 func newWorker(c *api.Client, o Options) *worker {
@@ -83,7 +87,7 @@ func newWorker(c *api.Client, o Options) *worker {
 	w := &worker{o: o, api: c}
 	w.e = attach.Engine{Journal: c, AbortTime: 2*time.Minute + o.Wait, Undos: map[string]attach.Undo{
 		stepAccess: w.undoAccess, stepSecret: w.undoSecret,
-		stepControllerConfig: w.undoController, stepControllerLive: w.undoController,
+		stepPortConfig: w.undoPort, stepControllerConfig: w.undoController, stepControllerLive: w.undoController,
 		stepDiskConfig: w.undoDisk, stepDiskLive: w.undoDisk,
 		stepVHostConfig: w.undoVHost, stepVHostLive: w.undoVHost,
 	}, Progress: func(verb string, s *api.AttachmentStep) {
@@ -96,7 +100,7 @@ func newWorker(c *api.Client, o Options) *worker {
 func tell(verb string, s *api.AttachmentStep) string {
 	what := map[string]string{
 		stepAccess: "access to the LUN", stepSecret: "libvirt's secret for CHAP",
-		stepControllerConfig: "virtio-scsi controller in the definition", stepControllerLive: "virtio-scsi controller in the running domain",
+		stepPortConfig: "root port in the definition", stepControllerConfig: "virtio-scsi controller in the definition", stepControllerLive: "virtio-scsi controller in the running domain",
 		stepDiskConfig: "disk in the definition", stepDiskLive: "disk in the running domain",
 		stepVHostConfig: "vhost-user device in the definition", stepVHostLive: "vhost-user device in the running domain",
 	}[s.Name]
@@ -223,24 +227,34 @@ func Attach(ctx context.Context, c *api.Client, o Options) error {
 	if err != nil {
 		return err
 	}
-	if r.Resumed() {
-		if err := w.resume(ctx, r, p); err != nil {
-			return err
-		}
-	}
-	if p.via == ViaISCSI {
-		err = w.attachISCSI(ctx, r, p)
-	} else {
-		err = w.attachVHost(ctx, r, p)
-	}
-	if err == nil {
-		err = r.Finish(ctx)
-	}
-	if err != nil {
+	if err = w.steps(ctx, r, p); err != nil {
 		return r.Abort(ctx, err)
 	}
 	fmt.Fprintf(w.o.Out, "%s is attached to domain %s (%s)\n", p.what(), w.dom.name, places(p.live, p.config))
 	return nil
+}
+
+// steps does what is to be done, or what an earlier run has left to do.
+func (w *worker) steps(ctx context.Context, r *attach.Run, p *plan) error {
+	if r.Resumed() {
+		if err := w.resume(ctx, r, p); err != nil {
+			return err
+		}
+		// What the earlier run had begun is not there any more.
+		now, err := w.plan(ctx)
+		if err != nil {
+			return err
+		}
+		*p = *now
+	}
+	do := w.attachISCSI
+	if p.via == ViaVHost {
+		do = w.attachVHost
+	}
+	if err := do(ctx, r, p); err != nil {
+		return err
+	}
+	return r.Finish(ctx)
 }
 
 func (p *plan) what() string {
@@ -383,6 +397,7 @@ func Detach(ctx context.Context, c *api.Client, o Options) error {
 		return nil
 	}
 	r := w.e.Open(found[0])
+	w.whole = w.o.Live == w.o.Config
 	if w.o.Live != w.o.Config {
 		return w.detachSome(ctx, r)
 	}
@@ -404,6 +419,7 @@ func (w *worker) detachSome(ctx context.Context, r *attach.Run) error {
 		left = left || (w.o.Live && configStep(s.Name)) || (w.o.Config && liveStep(s.Name))
 	}
 	if !left { // nothing would be left but what it stands on
+		w.whole = true
 		if err := r.Undo(ctx); err != nil {
 			return err
 		}
@@ -430,7 +446,7 @@ func liveStep(name string) bool {
 }
 
 func configStep(name string) bool {
-	return slices.Contains([]string{stepControllerConfig, stepDiskConfig, stepVHostConfig}, name)
+	return slices.Contains([]string{stepPortConfig, stepControllerConfig, stepDiskConfig, stepVHostConfig}, name)
 }
 
 // await polls f until it is true, for o.Wait at most; late says then what is in the way.

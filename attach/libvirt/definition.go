@@ -205,22 +205,27 @@ func (d *definition) commandLine() (args []string) {
 	return args
 }
 
-// freePort is the highest root port that neither a device of libvirt's nor an argument
-// is on; -1 where there is none.
-func (d *definition) freePort() int {
+// freePorts are the root ports that neither a device of libvirt's nor an argument is on,
+// highest first.
+func (d *definition) freePorts() (ps []int) {
 	buses, _ := d.taken()
 	for _, p := range d.ports() {
 		if !buses[p] && !d.mentions(fmt.Sprintf("pci.%d", p)) {
-			return p
+			ps = append(ps, p)
 		}
 	}
-	return -1
+	return ps
 }
 
-// freeSlot is the highest free slot of a plain PCI bus; -1 where there is none.
+// topSlot is the highest slot of bus 0 that is given away: on the machine q35 the chipset
+// has what is above.
+const topSlot = 0x1c
+
+// freeSlot is the highest free slot of bus 0; -1 where there is none. libvirt takes the
+// lowest.
 func (d *definition) freeSlot() int {
 	_, slots := d.taken()
-	for s := 31; s > 1; s-- {
+	for s := topSlot; s > 1; s-- {
 		if !slots[s] && !d.mentions(fmt.Sprintf("0x%x", s)) {
 			return s
 		}

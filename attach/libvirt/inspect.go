@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/vtgt/vtgt/api"
@@ -56,6 +57,8 @@ func (w *worker) there(ctx context.Context, a *api.Attachment, s *api.Attachment
 	switch s.Name {
 	case stepDiskConfig, stepDiskLive:
 		return d.disk(alias(a)) != nil, nil
+	case stepPortConfig:
+		return slices.Contains(d.ports(), atoi(s.Undo[undoPort])), nil
 	case stepControllerConfig, stepControllerLive:
 		for i := range d.Devices.Controllers {
 			if c := &d.Devices.Controllers[i]; virtioSCSI(c) && fmt.Sprint(index(c)) == s.Undo[undoController] {
@@ -153,6 +156,11 @@ func (w *worker) inspect(ctx context.Context, a *api.Attachment, sessions []api.
 			v.Problems = append(v.Problems, err.Error())
 			continue
 		}
+		if s.Name == stepVHostConfig && there {
+			if p := w.collision(ctx, s.Args["bus"]); p != "" {
+				v.Problems = append(v.Problems, p+": the domain will not start; "+detach+" and attach it again")
+			}
+		}
 		dev := s.Name == stepDiskConfig || s.Name == stepDiskLive || s.Name == stepVHostConfig || s.Name == stepVHostLive
 		switch {
 		case there && dev:
@@ -186,6 +194,36 @@ func (w *worker) inspect(ctx context.Context, a *api.Attachment, sessions []api.
 		v.Now += " (" + strings.Join(at, ", ") + ")"
 	}
 	return v
+}
+
+// collision tells that libvirt has put something on the root port of a vhost-user device,
+// of which it does not know.
+func (w *worker) collision(ctx context.Context, bus string) string {
+	n, ok := strings.CutPrefix(bus, "pci.")
+	if !ok || n == "0" {
+		return ""
+	}
+	text, err := w.dom.xml(ctx, true, false)
+	if err != nil {
+		return ""
+	}
+	d, err := parse(text)
+	if err != nil {
+		return ""
+	}
+	if buses, _ := d.taken(); buses[atoi(n)] {
+		return "another device of the definition is on " + bus + ", too"
+	}
+	return ""
+}
+
+// atoi is -1 for what is no number.
+func atoi(s string) int {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		return -1
+	}
+	return n
 }
 
 // plugged tells whether the running domain has the device, by whatever way it came.

@@ -22,7 +22,7 @@ import (
 const (
 	undoUUID       = "uuid"
 	undoController = "controller"
-	undoPorts      = "ports" // root ports that libvirt has added, their indices
+	undoPort       = "port" // index of a root port
 )
 
 // others are the other attachments of a target.
@@ -121,19 +121,16 @@ func (w *worker) plugDisk(ctx context.Context, r *attach.Run, p *plan, k disk) e
 			continue
 		}
 		if x.def.scsi(k.controller) == nil {
-			undo := map[string]string{undoController: strconv.Itoa(k.controller)}
-			err := r.Do(ctx, api.AttachmentStep{Name: x.controller, Args: map[string]string{"index": strconv.Itoa(k.controller)}, Undo: undo}, func(ctx context.Context) error {
-				if err := w.dom.attachDevice(ctx, controllerXML(k.controller), x.config); err != nil {
-					if !x.config && strings.Contains(err.Error(), "No more available PCI slots") {
-						return fmt.Errorf("%w; the domain has no virtio-scsi controller, and no free slot to plug one into: shut it down and attach again (--config), or add root ports to its definition (%s) before its next start", err, portXML)
-					}
+			if x.config {
+				if err := w.addPort(ctx, r, x.def); err != nil {
 					return err
 				}
-				if !x.config {
-					return nil
+			}
+			err := r.Do(ctx, api.AttachmentStep{Name: x.controller, Args: map[string]string{"index": strconv.Itoa(k.controller)}, Undo: map[string]string{undoController: strconv.Itoa(k.controller)}}, func(ctx context.Context) error {
+				err := w.dom.attachDevice(ctx, controllerXML(k.controller), x.config)
+				if err != nil && !x.config && strings.Contains(err.Error(), "No more available PCI slots") {
+					return fmt.Errorf("%w; the domain has no virtio-scsi controller, and no free slot to plug one into: shut it down and attach again, attach from the next start on (--config), or add root ports (%s) to its definition", err, portXML)
 				}
-				ports, err := w.newPorts(ctx, x.def)
-				undo[undoPorts] = ports
 				return err
 			})
 			if err != nil {
@@ -156,23 +153,27 @@ func (w *worker) plugDisk(ctx context.Context, r *attach.Run, p *plan, k disk) e
 
 const portXML = "<controller type='pci' model='pcie-root-port'/>"
 
-// newPorts are the root ports that libvirt has added to the definition since before.
-func (w *worker) newPorts(ctx context.Context, before *definition) (string, error) {
-	text, err := w.dom.xml(ctx, true, false)
-	if err != nil {
-		return "", err
+// addPort adds a root port to the definition where a controller would find none free.
+// libvirt would do it by itself, but not take it away again.
+func (w *worker) addPort(ctx context.Context, r *attach.Run, d *definition) error {
+	pcie, _ := d.pcie()
+	if !pcie || len(d.freePorts()) > 0 {
+		return nil
 	}
-	now, err := parse(text)
-	if err != nil {
-		return "", err
+	n, slot := strconv.Itoa(d.nextPort()), d.freeSlot()
+	if slot < 0 {
+		return nil // libvirt may know better
 	}
-	var out []string
-	for _, n := range now.ports() {
-		if !slices.Contains(before.ports(), n) {
-			out = append(out, strconv.Itoa(n))
+	return r.Do(ctx, api.AttachmentStep{Name: stepPortConfig, Args: map[string]string{"index": n}, Undo: map[string]string{undoPort: n}}, func(ctx context.Context) error {
+		text, err := w.dom.xml(ctx, true, true)
+		if err != nil {
+			return err
 		}
-	}
-	return strings.Join(out, ","), nil
+		if text, err = addPort(text, d.nextPort(), slot); err != nil {
+			return err
+		}
+		return w.dom.define(ctx, text)
+	})
 }
 
 func controllerXML(index int) string {
@@ -336,7 +337,7 @@ func (w *worker) undoDisk(ctx context.Context, a *api.Attachment, s *api.Attachm
 			return err
 		}
 	}
-	if s.Name == stepDiskLive || w.o.Live == w.o.Config {
+	if s.Name == stepDiskLive || w.whole {
 		return w.unplugDisk(ctx, a, false)
 	}
 	return nil
@@ -405,7 +406,7 @@ func (w *worker) undoController(ctx context.Context, a *api.Attachment, s *api.A
 			return err
 		}
 	}
-	if !config || w.o.Live == w.o.Config {
+	if !config || w.whole {
 		return w.unplugController(ctx, a, s, false)
 	}
 	return nil
@@ -455,30 +456,28 @@ func (w *worker) unplugController(ctx context.Context, a *api.Attachment, s *api
 			return err
 		}
 	}
-	if config && s.Undo[undoPorts] != "" {
-		return w.removePorts(ctx, s.Undo[undoPorts])
-	}
 	return nil
 }
 
-// removePorts takes root ports out of the definition that nothing is on.
-func (w *worker) removePorts(ctx context.Context, ports string) error {
-	text, err := w.dom.xml(ctx, true, true)
+// undoPort takes the root port out of the definition, unless something is on it.
+func (w *worker) undoPort(ctx context.Context, _ *api.Attachment, s *api.AttachmentStep) error {
+	if w.dom == nil {
+		return nil
+	}
+	if err := w.dom.look(ctx); err != nil || !w.dom.persistent {
+		return w.goneIsFine(err)
+	}
+	n, err := strconv.Atoi(s.Undo[undoPort])
+	if err != nil {
+		return fmt.Errorf("the journal names no root port but %q", s.Undo[undoPort])
+	}
+	was, err := w.dom.xml(ctx, true, true)
 	if err != nil {
 		return w.goneIsFine(err)
 	}
-	was := text
-	for _, p := range strings.Split(ports, ",") {
-		n, err := strconv.Atoi(p)
-		if err != nil {
-			return fmt.Errorf("the journal names no root port but %q", p)
-		}
-		if text, err = removePort(text, n); err != nil {
-			return err
-		}
-	}
-	if text == was {
-		return nil
+	text, err := removePort(was, n)
+	if err != nil || text == was {
+		return err
 	}
 	return w.dom.define(ctx, text)
 }

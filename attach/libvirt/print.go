@@ -35,16 +35,11 @@ func XML(ctx context.Context, c *api.Client, o Options) (string, error) {
 		if !d.shared() {
 			fmt.Fprintf(&b, "<!-- below <domain>: -->\n%s\n", memoryXML)
 		}
-		at := map[string]string{}
-		switch n := d.freePort(); {
-		case n >= 0:
-			at["bus"] = fmt.Sprintf("pci.%d", n)
-		default:
-			n = d.nextPort()
-			at["bus"] = fmt.Sprintf("pci.%d", n)
-			fmt.Fprintf(&b, "<!-- below <devices>: -->\n    <controller type='pci' index='%d' model='pcie-root-port'/>\n", n)
+		args, _, err := vhostArgs(d, "vtgt-"+p.t.Name, p.t.VHost.Socket)
+		if err != nil {
+			return "", fmt.Errorf("domain %s: %w", w.dom.name, err)
 		}
-		fmt.Fprintf(&b, "<!-- below <domain xmlns:qemu='%s'>: -->\n%s", qemuSpace, commandLineXML("  ", commandLineArgs("vtgt-"+p.t.Name, p.t.VHost.Socket, at)))
+		fmt.Fprintf(&b, "<!-- below <domain xmlns:qemu='%s'>: -->\n%s", qemuSpace, commandLineXML("  ", args))
 		return b.String(), nil
 	}
 	l, err := p.t.lun(p.lun)

@@ -82,15 +82,29 @@ func quote(s string) string {
 	return b.String()
 }
 
-// commandLineArgs are the arguments for a vhost-user device.
-func commandLineArgs(id, socket string, place map[string]string) []string {
-	dev := map[string]string{"driver": "vhost-user-scsi-pci", "id": id, "chardev": id}
-	for k, v := range place {
-		dev[k] = v
-	}
-	b, _ := json.Marshal(dev) // keys in order
+// portSuffix ends the id of a root port that is on the command line with its device.
+const portSuffix = "-port"
+
+// commandLineArgs are the arguments for a vhost-user device at a bus and, unless it is
+// negative, a slot. With ownPort the slot is that of a root port of its own.
+func commandLineArgs(id, socket, bus string, slot int, ownPort bool) []string {
 	// A comma in the path of a chardev is doubled.
-	return []string{"-chardev", "socket,id=" + id + ",path=" + strings.ReplaceAll(socket, ",", ",,"), "-device", string(b)}
+	args := []string{"-chardev", "socket,id=" + id + ",path=" + strings.ReplaceAll(socket, ",", ",,")}
+	device := func(d map[string]any) {
+		b, _ := json.Marshal(d) // strings and numbers, keys in order
+		args = append(args, "-device", string(b))
+	}
+	d := map[string]any{"driver": "vhost-user-scsi-pci", "id": id, "chardev": id, "bus": bus}
+	switch {
+	case ownPort:
+		// libvirt's ports have the chassis 1 and up, ours those from 128 on.
+		device(map[string]any{"driver": "pcie-root-port", "id": id + portSuffix, "bus": bus, "addr": fmt.Sprintf("0x%x", slot), "chassis": 128 + slot})
+		d["bus"] = id + portSuffix
+	case slot >= 0:
+		d["addr"] = fmt.Sprintf("0x%x", slot)
+	}
+	device(d)
+	return args
 }
 
 // commandLineXML is the element, for people too.
@@ -160,7 +174,7 @@ func removeArgs(text, id string) (out string, found bool, err error) {
 			}
 		case "-device":
 			var dev struct{ ID string }
-			if json.Unmarshal([]byte(v), &dev) != nil || dev.ID != id {
+			if json.Unmarshal([]byte(v), &dev) != nil || dev.ID != id && dev.ID != id+portSuffix {
 				continue
 			}
 		default:
@@ -197,8 +211,9 @@ func cut(text string, e element) string {
 	return strings.TrimRight(text[:e.start], " \t\r\n") + text[e.end:]
 }
 
-// addPort adds a root port.
-func addPort(text string, n int) (string, error) {
+// addPort adds a root port at a slot of bus 0. Without an address of its own libvirt
+// would make a function of another port's slot of it, and leave a trace there.
+func addPort(text string, n, slot int) (string, error) {
 	es, err := elements(text, "domain", "devices")
 	if err != nil {
 		return "", err
@@ -206,7 +221,7 @@ func addPort(text string, n int) (string, error) {
 	if len(es) != 1 || text[es[0].in-2] == '/' {
 		return "", fmt.Errorf("the domain's XML is not understood: it has no <devices>")
 	}
-	return text[:es[0].out] + fmt.Sprintf("  <controller type='pci' index='%d' model='pcie-root-port'/>\n  ", n) + text[es[0].out:], nil
+	return text[:es[0].out] + fmt.Sprintf("  <controller type='pci' index='%d' model='pcie-root-port'><address type='pci' domain='0x0000' bus='0x00' slot='0x%02x' function='0x0'/></controller>\n  ", n, slot) + text[es[0].out:], nil
 }
 
 // removePort takes a root port away that nothing is on.

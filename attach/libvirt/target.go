@@ -198,6 +198,9 @@ func (t *target) grant(l *config.LUN, name, subject string, others []api.Attachm
 			if s.Name != stepAccess {
 				continue
 			}
+			if o.LUN == int(l.LUN) && s.Undo[undoMask] == "set" && g.undo[undoMask] != "" {
+				g.undo[undoMask] = "set"
+			}
 			if v := s.Undo[undoIdentity]; v != "" && g.undo[undoIdentity] == "" {
 				g.undo[undoIdentity] = v
 			}

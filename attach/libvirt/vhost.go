@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/vtgt/vtgt/api"
@@ -17,8 +16,6 @@ const memoryXML = `  <memoryBacking>
     <source type='memfd'/>
     <access mode='shared'/>
   </memoryBacking>`
-
-const undoPort = "port" // a root port that was added to the definition
 
 func (w *worker) attachVHost(ctx context.Context, r *attach.Run, p *plan) error {
 	rec := r.Record()
@@ -67,43 +64,39 @@ func (w *worker) attachVHost(ctx context.Context, r *attach.Run, p *plan) error 
 	return nil
 }
 
+// vhostArgs are the arguments for a definition. A port that libvirt has, and does not
+// need soon, is taken where there is one: libvirt does not know of the device, and gives
+// away the lowest port first. Else the device brings its own.
+func vhostArgs(d *definition, id, socket string) (args []string, bus string, err error) {
+	pcie, plain := d.pcie()
+	slot := d.freeSlot()
+	switch ports := d.freePorts(); {
+	case pcie && len(ports) > 1:
+		bus = fmt.Sprintf("pci.%d", ports[0])
+		return commandLineArgs(id, socket, bus, -1, false), bus, nil
+	case pcie && slot >= 0:
+		return commandLineArgs(id, socket, "pcie.0", slot, true), id + portSuffix, nil
+	case !pcie && plain && slot >= 0:
+		return commandLineArgs(id, socket, "pci.0", slot, false), "pci.0", nil
+	case pcie, plain:
+		return nil, "", errors.New("its PCI bus has no free slot; take a device away, or use --via iscsi")
+	}
+	return nil, "", errors.New("its machine has no PCI bus for a vhost-user device; use --via iscsi")
+}
+
 // plugVHostConfig puts the device into the definition.
 func (w *worker) plugVHostConfig(ctx context.Context, r *attach.Run, d *definition, socket string) error {
-	at, newPort := map[string]string{}, 0
-	pcie, plain := d.pcie()
-	switch {
-	case pcie:
-		n := d.freePort()
-		if n < 0 {
-			n = d.nextPort()
-			newPort = n
-		}
-		at["bus"] = fmt.Sprintf("pci.%d", n)
-	case plain:
-		n := d.freeSlot()
-		if n < 0 {
-			return fmt.Errorf("domain %s: its PCI bus has no free slot; take a device away, or use --via iscsi", w.dom.name)
-		}
-		at["bus"], at["addr"] = "pci.0", fmt.Sprintf("0x%x", n)
-	default:
-		return fmt.Errorf("domain %s: its machine has no PCI bus for a vhost-user device; use --via iscsi", w.dom.name)
-	}
 	id := deviceID(r.Record())
-	undo := map[string]string{"id": id}
-	if newPort > 0 {
-		undo[undoPort] = strconv.Itoa(newPort)
+	args, bus, err := vhostArgs(d, id, socket)
+	if err != nil {
+		return fmt.Errorf("domain %s: %w", w.dom.name, err)
 	}
-	return r.Do(ctx, api.AttachmentStep{Name: stepVHostConfig, Args: map[string]string{"socket": socket, "bus": at["bus"]}, Undo: undo}, func(ctx context.Context) error {
+	return r.Do(ctx, api.AttachmentStep{Name: stepVHostConfig, Args: map[string]string{"socket": socket, "bus": bus}, Undo: map[string]string{"id": id}}, func(ctx context.Context) error {
 		text, err := w.dom.xml(ctx, true, true)
 		if err != nil {
 			return err
 		}
-		if newPort > 0 {
-			if text, err = addPort(text, newPort); err != nil {
-				return err
-			}
-		}
-		if text, err = addArgs(text, commandLineArgs(id, socket, at)); err != nil {
+		if text, err = addArgs(text, args); err != nil {
 			return err
 		}
 		return w.dom.define(ctx, text)
@@ -125,7 +118,7 @@ func (w *worker) freeLivePort(ctx context.Context, d *definition) (string, error
 				slots[x.Slot] = true
 			}
 		}
-		for s := 31; s > 1; s-- {
+		for s := topSlot; s > 1; s-- {
 			if !slots[s] {
 				return fmt.Sprintf("pci.0/0x%x", s), nil
 			}
@@ -241,18 +234,13 @@ func (w *worker) undoVHost(ctx context.Context, a *api.Attachment, s *api.Attach
 		if err != nil {
 			return err
 		}
-		if n, err := strconv.Atoi(s.Undo[undoPort]); err == nil {
-			if out, err = removePort(out, n); err != nil {
-				return err
-			}
-		}
-		if found || out != text {
+		if found {
 			if err := w.dom.define(ctx, out); err != nil {
 				return err
 			}
 		}
 	}
-	if s.Name == stepVHostLive || w.o.Live == w.o.Config {
+	if s.Name == stepVHostLive || w.whole {
 		return w.unplugVHost(ctx, a)
 	}
 	return nil

@@ -78,7 +78,7 @@ func TestUnits(t *testing.T) {
 		return
 	}
 	dir := t.TempDir()
-	for _, name := range []string{"vtgt.service", "vtgt.socket"} {
+	for _, name := range []string{"vtgt.service", "vtgt.socket", "vtgt-watch.service"} {
 		b, err := os.ReadFile(filepath.Join(dist, "systemd", name))
 		if err != nil {
 			t.Fatal(err)
@@ -89,7 +89,7 @@ func TestUnits(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	out, errOut, code := command(t, append(os.Environ(), "SYSTEMD_LOG_LEVEL=warning"), tool, "verify", filepath.Join(dir, "vtgt.service"), filepath.Join(dir, "vtgt.socket"))
+	out, errOut, code := command(t, append(os.Environ(), "SYSTEMD_LOG_LEVEL=warning"), tool, "verify", filepath.Join(dir, "vtgt.service"), filepath.Join(dir, "vtgt.socket"), filepath.Join(dir, "vtgt-watch.service"))
 	for line := range strings.Lines(out + errOut) {
 		if strings.Contains(line, "vtgt") {
 			t.Errorf("systemd-analyze verify: %s", line)
@@ -119,7 +119,8 @@ func TestInstall(t *testing.T) {
 		}
 	}
 	install()
-	for _, f := range []string{"usr/bin/vtgt", "usr/lib/systemd/system/vtgt.service", "usr/lib/systemd/system/vtgt.socket", "usr/lib/sysusers.d/vtgt.conf", "usr/lib/tmpfiles.d/vtgt.conf", "etc/vtgt/vtgt.yaml", "usr/share/man/man1/vtgt-disk-resume.1"} {
+	for _, f := range []string{"usr/bin/vtgt", "usr/lib/systemd/system/vtgt.service", "usr/lib/systemd/system/vtgt.socket", "usr/lib/systemd/system/vtgt-watch.service",
+		"usr/share/vtgt/apparmor/libvirt-qemu", "usr/share/vtgt/selinux/vtgt-libvirt.te", "usr/lib/sysusers.d/vtgt.conf", "usr/lib/tmpfiles.d/vtgt.conf", "etc/vtgt/vtgt.yaml", "usr/share/man/man1/vtgt-disk-resume.1"} {
 		if _, err := os.Stat(filepath.Join(dir, f)); err != nil {
 			t.Error(err)
 		}

@@ -84,7 +84,7 @@ one YAML file, and commands that ask and change it through a UNIX socket.`,
 	root.PersistentFlags().DurationVar(&g.timeout, "timeout", 2*time.Minute, "how long to wait for the daemon's answer")
 	root.AddCommand(
 		newServe(), newRun(), newCheck(), newApply(g), newGet(g),
-		newDisk(g), newTarget(g), newLUN(g), newPortal(g), newAttach(g), newDetach(g), newVersion(g), newDocs(),
+		newDisk(g), newTarget(g), newLUN(g), newPortal(g), newAttach(g), newDetach(g), newWatch(g), newVersion(g), newDocs(),
 	)
 	root.InitDefaultCompletionCmd() // now, so that it gets its examples
 	addCompletionExamples(root)

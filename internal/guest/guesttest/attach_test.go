@@ -1,17 +1,14 @@
 package guesttest
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vtgt/vtgt/api"
 	"github.com/vtgt/vtgt/internal/guest"
@@ -23,6 +20,8 @@ disks:
   - {name: root1, store: "mem:", size: 32MiB, serial: "SERIAL-OF-ROOT1"}
   - {name: data1, store: "mem:", size: 24MiB}
   - {name: vdata, store: "mem:", size: 16MiB}
+  - {name: other, store: "mem:", size: 8MiB}
+  - {name: many, store: "mem:", size: 8MiB, shared: true}
 targets:
   - name: t1 # by iSCSI
     luns:
@@ -30,6 +29,8 @@ targets:
       - {lun: 5, disk: data1}
     iscsi: {iqn: "iqn.2026-11.org.vtgt:t1", chap: {user: web, secretFile: "DIR/web.secret"}}
   - {name: t2, luns: [{lun: 0, disk: vdata}], vhost: {socket: "DIR/t2.sock", owner: "OWNER"}}
+  - {name: t3, luns: [{lun: 0, disk: other}], vhost: {socket: "DIR/t3.sock"}}
+  - {name: t4, luns: [{lun: 0, disk: many}], iscsi: {iqn: "iqn.2026-11.org.vtgt:t4", initiators: ["iqn.1993-08.org.debian:*"], prIdentity: name+isid}}
 `
 
 // wantAttach skips a test that runs libvirtd where none is wanted.
@@ -134,21 +135,8 @@ func (b *bench) qmp(domain, command string, args ...string) string {
 	for _, x := range r.Return {
 		lines = append(lines, fmt.Sprint(x["label"], x["name"]))
 	}
-	// In the order of QEMU's tables, which is that of coming.
-	sorted := strings.Join(sortLines(lines), "\n")
-	return command + ":\n" + sorted + "\n"
-}
-
-func sortLines(ls []string) []string {
-	out := append([]string{}, ls...)
-	for i := range out {
-		for j := i + 1; j < len(out); j++ {
-			if out[j] < out[i] {
-				out[i], out[j] = out[j], out[i]
-			}
-		}
-	}
-	return out
+	slices.Sort(lines)
+	return command + ":\n" + strings.Join(lines, "\n") + "\n"
 }
 
 // same wants the state to be as it was.
@@ -234,8 +222,21 @@ func (g *libvirtGuest) works(dev string, seed uint64) {
 	}
 }
 
-// TestAttach puts targets into a domain of a real libvirtd, before it starts and while it
-// runs, and takes them away again.
+// step is a subtest.
+func (b *bench) step(name string, f func()) {
+	t := b.t
+	t.Run(name, func(t *testing.T) {
+		b.t, b.l.t = t, t
+		f()
+	})
+	b.t, b.l.t = t, t
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
+// TestAttach puts targets into domains of a real libvirtd, before they start and while
+// they run, and takes them away again; and what may go wrong does.
 func TestAttach(t *testing.T) {
 	cache := wantAttach(t)
 	k, err := cache.Kernel()
@@ -244,13 +245,22 @@ func TestAttach(t *testing.T) {
 	}
 	b := newBench(t)
 	g := b.l.newGuest("web1", k)
-	b.cold(g)
-	b.hot(g)
+	b.step("cold", func() { b.cold(g) })
+	b.step("hot", func() { b.hot(g) })
+	b.step("paused guest", func() { b.pausedGuest(g) })
+	b.step("watch", b.watch)
+	b.step("wrong domain", b.wrongDomain)
+	b.step("no shared memory", b.noSharedMemory)
+	b.step("no free slot", b.noFreeSlot)
+	b.step("socket", b.socketDenied)
+	b.step("guest that keeps it", b.guestKeeps)
+	b.step("secret lost", b.secretLost)
+	b.step("daemon gone", b.daemonGone)
+	b.step("killed", b.killed)
 }
 
 func (b *bench) cold(g *libvirtGuest) {
 	t := b.t
-	t.Helper()
 	was := b.state("web1")
 	t.Log(b.ok("attach", "web1", "t1", "--lun", "0"))
 	t.Log(b.ok("attach", "web1", "t2"))
@@ -286,7 +296,6 @@ func (b *bench) cold(g *libvirtGuest) {
 
 func (b *bench) hot(g *libvirtGuest) {
 	t := b.t
-	t.Helper()
 	was := b.state("web1")
 	t.Log(b.ok("attach", "web1", "t1", "--lun", "5"))
 	data := g.sees(24)
@@ -301,8 +310,3 @@ func (b *bench) hot(g *libvirtGuest) {
 	g.misses(24)
 	b.same("web1", was)
 }
-
-var _ = bytes.MinRead
-var _ context.Context
-var _ = exec.ErrNotFound
-var _ time.Duration

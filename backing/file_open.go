@@ -12,7 +12,7 @@ import (
 )
 
 // openFile opens file: and block: stores.
-func openFile(spec, path string, block bool, o Options) (Store, error) {
+func openFile(spec, path string, block bool, o Options) (*fileStore, error) {
 	s := &fileStore{
 		spec: spec, path: path, block: block, readOnly: o.ReadOnly, cache: o.Cache, direct: o.Cache == Direct,
 		log: o.Log, group: o.Group, t0: time.Now(), fdatasync: o.Fdatasync,

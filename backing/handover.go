@@ -25,6 +25,9 @@ func HandOver(st Store, add func(fd int) (int, error)) (Given, error) {
 		return Given{FD: -1, Witness: -1}, nil
 	case *fileStore:
 		return s.handOver(add)
+	case *intentStore:
+		// The next process opens the log when it needs it: it is empty.
+		return HandOver(s.data, add)
 	}
 	return Given{}, fmt.Errorf("%w: what is in the memory of a process ends with it", ErrNotSupported)
 }

@@ -52,7 +52,8 @@ func openMem(spec, rest string, o Options) (Store, error) {
 		return nil, &OpenError{Spec: spec, Problem: fmt.Sprintf("no memory for %d bytes: %v", o.Size, err), Hint: "choose a smaller size", Err: err}
 	}
 	s.p.Store(&Info{Size: o.Size, BlockAlign: 1, PhysicalBlock: memPage, DiscardGranularity: memPage,
-		DiscardZeroes: true, ReadOnly: o.ReadOnly, Extents: true, Cached: true})
+		DiscardZeroes: true, ReadOnly: o.ReadOnly, Extents: true, Cached: true,
+		AtomicMax: intentMax}) // a crash leaves nothing at all
 	return s, nil
 }
 

@@ -125,6 +125,9 @@ func (o *Op) check(i *Info) error {
 	if (o.Off|o.Len)&int64(i.BlockAlign-1) != 0 {
 		return ErrRange
 	}
+	if o.Flags&Atomic != 0 && (o.Kind != Write || o.Len > int64(i.AtomicMax)) {
+		return ErrNotSupported
+	}
 	switch o.Kind {
 	case Write, Discard, Zero:
 		if i.ReadOnly {

@@ -73,6 +73,13 @@ type Options struct {
 	Group *loop.Group
 	// Log hears of what an operator should know; nil is silent.
 	Log *slog.Logger
+	// AtomicLog is the path of the intent log that makes Writes with Atomic out of a
+	// file: or block: store; empty: there are none. It is made when the first comes,
+	// AtomicLogSize bytes long or as many as one slot needs. Open replays it.
+	AtomicLog     string
+	AtomicLogSize int64
+	// AtomicMax is the longest such Write, bytes, at most 1 MiB.
+	AtomicMax int
 	// Given, when set, are the descriptors of a process that has served the store
 	// until now (see HandOver), with its locks: the path is not opened. They are the
 	// store's if Open succeeds.
@@ -126,7 +133,19 @@ func Open(spec string, o Options) (Store, error) {
 		if o.Group == nil {
 			return nil, &OpenError{Spec: spec, Problem: "Options.Group is nil", Hint: "give the loop group that runs the store's work"}
 		}
-		return openFile(spec, rest, scheme == "block", o)
+		st, err := openFile(spec, rest, scheme == "block", o)
+		if err != nil {
+			return nil, err
+		}
+		if o.AtomicLog == "" {
+			return st, nil
+		}
+		s, err := fileIntentLog(spec, st, o)
+		if err != nil {
+			_ = st.Close()
+			return nil, err
+		}
+		return s, nil
 	case "mem":
 		return openMem(spec, rest, o)
 	case "null":

@@ -79,6 +79,9 @@ func newDisk(u *Unit) deviceServer {
 		if u.info().Rekeys {
 			have |= featKey
 		}
+		if maxAtomic(int64(u.blockSize), u.info()) > 0 {
+			have |= featAtomic
+		}
 	}
 	for i := range diskTable {
 		r := &diskTable[i]

@@ -35,6 +35,8 @@ func (t *Task) lbaRange() (lba, blocks uint64) {
 		blocks = uint64(binary.BigEndian.Uint32(c[10:]))
 	}
 	switch c[0] {
+	case opWriteAtomic: // ATOMIC BOUNDARY stands before it
+		blocks = uint64(binary.BigEndian.Uint16(c[12:]))
 	case opUnmap:
 		return 0, ^uint64(0)
 	case opWriteSame10, opWriteSame16, opSyncCache10, opSyncCache16, opPreFetch10, opPreFetch16:

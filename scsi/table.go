@@ -12,6 +12,7 @@ const (
 	opPROut       = 0x5f
 	opSanitize    = 0x48
 	opFormatUnit  = 0x04
+	opWriteAtomic = 0x9c
 )
 
 // feature is what a row needs of its unit; a row with 0 is for every unit.
@@ -24,6 +25,7 @@ const (
 	featForgets                       // the opposite
 	featSetAccess                     // initiators may set access states
 	featKey                           // the store has a data key to replace
+	featAtomic                        // the store has atomic writes
 )
 
 // diskRow is a row of the disk's table.
@@ -239,6 +241,9 @@ var diskTable = prepared([]diskRow{
 	{command: command{op: opWriteSame16, sa: noSA, name: "WRITE SAME(16)",
 		usage: []byte{0x93, 0x01, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x1f, 0},
 		dir:   dirOut, length: lenWriteSame16, conflict: conflictWrite, flags: cmdMedium | cmdWrite | cmdBlocks, run: runWriteSame}, need: featFull},
+	{command: command{op: opWriteAtomic, sa: noSA, name: "WRITE ATOMIC(16)",
+		usage: []byte{0x9c, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0xff, 0xff, 0x1f, 0},
+		dir:   dirOut, length: lenBlocks, conflict: conflictWrite, flags: cmdMedium | cmdWrite | cmdRange, run: runWriteAtomic}, need: featAtomic},
 	{command: command{op: 0x9e, sa: 0x10, name: "READ CAPACITY(16)",
 		usage: []byte{0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0},
 		dir:   dirIn, length: lenBytesAx4, conflict: conflictNone, flags: cmdMedium | cmdImmediate | cmdStandby, run: runReadCapacity16}},

@@ -254,6 +254,13 @@ func appendVPDBlockLimits(b []byte, c *UnitConfig, i *backing.Info) []byte {
 		binary.BigEndian.PutUint32(b[32:], 0x80000000) // UGAVALID, alignment 0
 	}
 	binary.BigEndian.PutUint64(b[36:], maxWriteSame(bs))
+	if n := maxAtomic(bs, i); n > 0 {
+		binary.BigEndian.PutUint32(b[44:], uint32(n))
+		binary.BigEndian.PutUint32(b[48:], 1) // ATOMIC ALIGNMENT
+		binary.BigEndian.PutUint32(b[52:], 1) // ATOMIC TRANSFER LENGTH GRANULARITY
+		// MAXIMUM ATOMIC TRANSFER LENGTH WITH ATOMIC BOUNDARY, MAXIMUM ATOMIC
+		// BOUNDARY SIZE: zero, no boundaries inside of one.
+	}
 	return pageEnd(b)
 }
 

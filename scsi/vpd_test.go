@@ -62,6 +62,11 @@ func TestVPDGolden(t *testing.T) {
 			00 b0 003c
 			00 40 0001 00000400 00000000 00000000
 			00000000 00000000 00000000 00000000 0000000000040000` + zeros[:20*2]},
+		{"b0 atomic", appendVPDBlockLimits(nil, full, &backing.Info{AtomicMax: 1 << 20}), `
+			00 b0 003c
+			00 40 0001 00000400 00000000 00000000
+			00000000 00000000 00000000 00000000 0000000000040000
+			00000100 00000001 00000001` + zeros[:8*2]},
 		{"b1", appendVPDCharacteristics(nil, full, info), "00 b1 003c 0001 00 00 03" + zeros[:55*2]},
 		{"b1 rotating", appendVPDCharacteristics(nil, full, plain), "00 b1 003c 0000 00 00 03" + zeros[:55*2]},
 		{"b1 WABEREQ", appendVPDCharacteristics(nil, thin, info), "00 b1 003c 0001 00 40 03" + zeros[:55*2]},

@@ -49,6 +49,10 @@ type Rule struct {
 	// Short, when positive, moves only the first Short bytes of a Read or
 	// Write and ends it without an error, with N = Short.
 	Short int64
+	// Crash is called when the operation reaches the store: it calls Fault.Crash, of
+	// this store and others that lose power with it. Of a Write Torn bytes get there,
+	// and they are no more stable than others.
+	Crash func()
 	// Swallow ends the operation well without doing it: a lying disk.
 	Swallow bool
 }
@@ -311,6 +315,13 @@ func (o *faultOp) pass() bool {
 			u.N = u.Len
 		}
 		return true
+	case r.Crash != nil:
+		r.Crash()
+		if r.Torn <= 0 || u.Kind != backing.Write {
+			u.Err = ErrCrashed
+			return true
+		}
+		o.cut(r.Torn)
 	case r.Err != nil && !(r.Torn > 0 && u.Kind == backing.Write):
 		u.Err = r.Err
 		return true

@@ -80,6 +80,8 @@ type Options struct {
 	AtomicLogSize int64
 	// AtomicMax is the longest such Write, bytes, at most 1 MiB.
 	AtomicMax int
+	// KeyFile is the path of an encrypted: store's key file.
+	KeyFile string
 	// Given, when set, are the descriptors of a process that has served the store
 	// until now (see HandOver), with its locks: the path is not opened. They are the
 	// store's if Open succeeds.

@@ -18,7 +18,11 @@ const (
 
 	DefaultBlockSize         = 512
 	DefaultPhysicalBlockSize = 4096
+	DefaultAtomicLog         = 4 << 20
 )
+
+// AtomicLogSuffix is what the intent log of a file is called beside the file's name.
+const AtomicLogSuffix = ".atomic"
 
 // Config is the whole declarative state. Make one with Parse or Load, or fill it
 // in and call Validate.
@@ -114,6 +118,11 @@ type Disk struct {
 	// SanitizeSpeed bounds SANITIZE OVERWRITE and FORMAT UNIT where it writes, bytes
 	// a second; 0: as fast as the store.
 	SanitizeSpeed Size
+	// AtomicLog is the size of the intent log that WRITE ATOMIC needs; 0: there is no
+	// WRITE ATOMIC. That of a file lies beside it (AtomicLogSuffix).
+	AtomicLog Size
+	// KeyFile is the path of the key file of an encrypted: store.
+	KeyFile string
 	// Serial is the unit serial number; empty: made once and kept in the state
 	// folder.
 	Serial string
@@ -133,6 +142,7 @@ func DefaultDisk() Disk {
 		Cache:             Writeback,
 		Thin:              true,
 		OnError:           Report,
+		AtomicLog:         DefaultAtomicLog,
 	}
 }
 
@@ -222,10 +232,16 @@ func SplitStore(spec string) (scheme, rest string) {
 	return scheme, rest
 }
 
-// Path is the cleaned path of a file: or block: store, empty for others.
+// IsBlock tells whether the store is a block device.
+func (d *Disk) IsBlock() bool {
+	scheme, _ := SplitStore(d.Store)
+	return scheme == "block"
+}
+
+// Path is the cleaned path of a file:, encrypted: or block: store, empty for others.
 func (d *Disk) Path() string {
 	scheme, rest := SplitStore(d.Store)
-	if (scheme == "file" || scheme == "block") && rest != "" {
+	if (scheme == "file" || scheme == "block" || scheme == "encrypted") && rest != "" {
 		return filepath.Clean(rest)
 	}
 	return ""

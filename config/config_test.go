@@ -18,9 +18,9 @@ func TestFull(t *testing.T) {
 	want := &Config{
 		Disks: []Disk{
 			{Name: "root1", Store: "file:/var/lib/vtgt/root1.img", Size: 10 << 30, Create: true, BlockSize: 512, PhysicalBlockSize: 4096,
-				Cache: Writeback, Thin: true, OnError: Report, Serial: "5f3c", SanitizeSpeed: 100 << 20, NAA: "3000000000000001"},
-			{Name: "data", Store: "block:/dev/sdb", BlockSize: 4096, PhysicalBlockSize: 4096, Cache: Direct, Thin: true, Shared: true, OnError: Report},
-			{Name: "scratch", Store: "mem:", Size: 64 << 20, BlockSize: 512, PhysicalBlockSize: 4096, Cache: Writeback, OnError: Report},
+				Cache: Writeback, Thin: true, OnError: Report, Serial: "5f3c", SanitizeSpeed: 100 << 20, AtomicLog: 8 << 20, NAA: "3000000000000001"},
+			{Name: "data", Store: "block:/dev/sdb", BlockSize: 4096, PhysicalBlockSize: 4096, Cache: Direct, Thin: true, Shared: true, OnError: Report, AtomicLog: DefaultAtomicLog},
+			{Name: "scratch", Store: "mem:", Size: 64 << 20, BlockSize: 512, PhysicalBlockSize: 4096, Cache: Writeback, OnError: Report, AtomicLog: DefaultAtomicLog},
 		},
 		Targets: []Target{
 			{Name: "vm1", LUNs: []LUN{{LUN: 0, Disk: "root1"}, {LUN: 1, Disk: "data"}}, ISCSI: &TargetISCSI{IQN: "iqn.2026-11.org.vtgt:vm1", Alias: "first"}},

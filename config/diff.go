@@ -194,6 +194,8 @@ func diskChanges(a, b *Disk) []string {
 	field("explicitALUA", a.ExplicitALUA, b.ExplicitALUA)
 	field("onError", a.OnError, b.OnError)
 	field("claim", a.Claim, b.Claim)
+	field("atomicLog", a.AtomicLog.String(), b.AtomicLog.String())
+	field("keyFile", a.KeyFile, b.KeyFile)
 	field("sanitizeSpeed", speed(a.SanitizeSpeed), speed(b.SanitizeSpeed))
 	field("serial", a.Serial, b.Serial)
 	field("naa", a.NAA, b.NAA)

@@ -213,7 +213,7 @@ func present(m map[string]any) map[string]any {
 // keyOrder is how keys of a new object are written; others follow.
 var keyOrder = []string{
 	"name", "lun", "disk", "store", "size", "create", "blockSize", "physicalBlockSize", "cache", "thin", "readOnly",
-	"removable", "shared", "explicitALUA", "migratable", "onError", "serial", "naa", "reservations", "claim", "sanitizeSpeed", "luns", "address", "iqn", "alias", "chap", "initiators", "iscsi", "socket", "owner", "group", "mode", "initiator", "aix", "domain", "device", "type", "toolstack", "vhost", "vio", "xen", "alua",
+	"removable", "shared", "explicitALUA", "migratable", "onError", "serial", "naa", "reservations", "claim", "keyFile", "atomicLog", "sanitizeSpeed", "luns", "address", "iqn", "alias", "chap", "initiators", "iscsi", "socket", "owner", "group", "mode", "initiator", "aix", "domain", "device", "type", "toolstack", "vhost", "vio", "xen", "alua",
 }
 
 func orderedKeys(m map[string]any) []string {

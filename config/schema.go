@@ -93,6 +93,8 @@ func (d *decoder) disk(k *Disk, n *yaml.Node, p string) {
 		"onError":           d.str((*string)(&k.OnError)),
 		"claim":             d.bool(&k.Claim),
 		"sanitizeSpeed":     d.size(&k.SanitizeSpeed),
+		"atomicLog":         d.size(&k.AtomicLog),
+		"keyFile":           d.str(&k.KeyFile),
 	})
 }
 

@@ -178,9 +178,9 @@ func (v *validator) disks() {
 func (v *validator) store(d *Disk, p string) {
 	scheme, rest := SplitStore(d.Store)
 	p += ".store"
-	const forms = "write file:/PATH, block:/dev/NAME, mem: or null:"
+	const forms = "write file:/PATH, encrypted:/PATH, block:/dev/NAME, mem: or null:"
 	switch scheme {
-	case "file", "block":
+	case "file", "block", "encrypted":
 		switch {
 		case rest == "":
 			v.add(p, forms, "disk %q: the store %q names no path", d.Name, d.Store)
@@ -196,7 +196,7 @@ func (v *validator) store(d *Disk, p string) {
 		if d.Size == 0 {
 			v.add(p, "add size:, such as 1GiB", "disk %q: a %s: store needs a size", d.Name, scheme)
 		}
-	case "nbd", "rbd", "qcow2", "luks", "crypt":
+	case "nbd", "rbd", "qcow2", "luks":
 		v.add(p, forms, "disk %q: %s: stores are not in this version of vtgt", d.Name, scheme)
 	case "":
 		switch {
@@ -210,10 +210,20 @@ func (v *validator) store(d *Disk, p string) {
 	default:
 		v.add(p, forms, "disk %q: unknown kind of store %q", d.Name, clip(scheme))
 	}
-	if d.Create && scheme != "file" {
-		v.add(strings.TrimSuffix(p, ".store")+".create", "leave create out", "disk %q: only a file: store can be created", d.Name)
+	file := scheme == "file" || scheme == "encrypted"
+	if d.Create && !file {
+		v.add(strings.TrimSuffix(p, ".store")+".create", "leave create out", "disk %q: only a file: or encrypted: store can be created", d.Name)
 	}
-	if d.Create && scheme == "file" && d.Size == 0 {
+	key := strings.TrimSuffix(p, ".store") + ".keyFile"
+	switch {
+	case scheme == "encrypted" && d.KeyFile == "":
+		v.add(key, "make one with `head -c 32 /dev/urandom | xxd -p -c 64 > PATH; chmod 600 PATH`, and name it by keyFile:", "disk %q: an encrypted: store needs a key file", d.Name)
+	case scheme != "encrypted" && d.KeyFile != "":
+		v.add(key, "write encrypted:/PATH, or leave the key file out", "disk %q: only an encrypted: store has a key file", d.Name)
+	case d.KeyFile != "" && !filepath.IsAbs(d.KeyFile):
+		v.add(key, "write it from the root on", "disk %q: the path %q is relative", d.Name, clip(d.KeyFile))
+	}
+	if d.Create && file && d.Size == 0 {
 		v.add(strings.TrimSuffix(p, ".store")+".create", "add size:, such as 10GiB", "disk %q: create: true needs a size", d.Name)
 	}
 	if scheme == "block" && d.Size != 0 {

@@ -123,6 +123,10 @@ func (c *core) openDisk(d *config.Disk, id state.Disk, wait time.Duration) (disk
 	o := backing.Options{
 		Size: int64(d.Size), Create: d.Create, ReadOnly: d.ReadOnly, Cache: cache, Claimed: d.Claim,
 		LockWait: wait, Group: c.group, Log: log,
+		AtomicLogSize: int64(d.AtomicLog), AtomicMax: atomicBlocks * d.BlockSize, KeyFile: d.KeyFile,
+	}
+	if o.AtomicLog, err = c.atomicLog(d); err != nil {
+		return nil, storeError(d.Name, err)
 	}
 	var saved *scsi.SavedUnit
 	if k, err := c.legacy.disk(d, &o); err != nil {

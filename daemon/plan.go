@@ -392,7 +392,7 @@ func unchanged(od *disk, d *config.Disk) (resize, same bool) {
 	}
 	if a.Size != b.Size {
 		scheme, _ := config.SplitStore(b.Store)
-		if c := a; (scheme == "file" || scheme == "mem") && !st.readOnly {
+		if c := a; (scheme == "file" || scheme == "encrypted" || scheme == "mem") && !st.readOnly {
 			if c.Size = b.Size; c == b {
 				return b.Size != 0 && int64(b.Size) != st.size, true
 			}

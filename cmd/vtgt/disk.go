@@ -11,7 +11,7 @@ import (
 
 // diskKeys are the keys of a disk by their flags.
 var diskKeys = []key{
-	{"store", "store", "what it is made of: file:/PATH, block:/dev/PATH, mem: or null:", 's'},
+	{"store", "store", "what it is made of: file:/PATH, encrypted:/PATH, block:/dev/PATH, mem: or null:", 's'},
 	{"size", "size", "its `SIZE`, such as 10GiB", 's'},
 	{"create", "create", "make a missing file, sparse", 'b'},
 	{"block-size", "blockSize", "logical block size, `BYTES`: 512 or 4096", 'n'},
@@ -24,6 +24,8 @@ var diskKeys = []key{
 	{"explicit-alua", "explicitALUA", "initiators may change access states (SET TARGET PORT GROUPS)", 'b'},
 	{"on-error", "onError", "what happens when the store fails: report, stop (hold its I/O until vtgt disk resume) or enospc-stop", 's'},
 	{"claim", "claim", "serve a block device although a volume manager's signature is on it: it is the initiators'", 'b'},
+	{"key-file", "keyFile", "key file of an encrypted: store, a `PATH`: 64 hexadecimal digits, mode 0600", 's'},
+	{"atomic-log", "atomicLog", "`SIZE` of the intent log for WRITE ATOMIC, 4MiB where it is not given; 0: no WRITE ATOMIC", 's'},
 	{"sanitize-speed", "sanitizeSpeed", "most that SANITIZE OVERWRITE and FORMAT UNIT write in a second, a `SIZE` such as 200MiB; any speed where it is not given", 's'},
 	{"serial", "serial", "unit serial number; made once and kept where it is not given", 's'},
 	{"naa", "naa", "NAA designator, 16 hexadecimal digits beginning with 3; made once and kept where it is not given", 's'},

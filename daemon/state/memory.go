@@ -26,6 +26,15 @@ func (d *Dir) Memory(name string) *Memory {
 	return &Memory{dir: filepath.Join(d.path, unitFolder, name)}
 }
 
+// Place is the path of a file, not a record, among what is kept of the disk. Its folder
+// is there.
+func (m *Memory) Place(file string) (string, error) {
+	if err := m.make(); err != nil {
+		return "", folderError(m.dir, "cannot make the folder", err)
+	}
+	return filepath.Join(m.dir, file), nil
+}
+
 func (m *Memory) file(record string) File { return File(filepath.Join(m.dir, record+".json")) }
 
 // Load reads record; nil where there is none.

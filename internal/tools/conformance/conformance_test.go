@@ -92,8 +92,6 @@ func TestReport(t *testing.T) {
 		{"it has to pass elsewhere", test{"GetLBAStatus", "UnmapSingle"}, map[string]result{"A": r(skip), "B": r(skip), "C": r(fail)}, true, 1},
 		{"no target passes it", test{"iSCSITMF", "LUNResetSimpleAsync"}, map[string]result{"A": r(fail), "B": r(fail), "C": r(fail)}, true, 0},
 		{"but it must not hang", test{"iSCSITMF", "LUNResetSimpleAsync"}, map[string]result{"A": r(fail), "B": r(hang)}, true, 1},
-		{"an allowed skip", test{"WriteAtomic16", "VPD"}, map[string]result{"A": r(skip), "B": r(skip)}, true, 0},
-		{"the allowance is for skips only", test{"WriteAtomic16", "VPD"}, map[string]result{"A": r(fail), "B": r(skip)}, true, 1},
 		{"a peer is not judged", test{"Read6", "Simple"}, map[string]result{"A": r(fail)}, false, 0},
 	} {
 		rep := &report{layouts: layouts, tests: []test{c.t}, results: map[test]map[string]result{c.t: c.res}, judge: c.judge}

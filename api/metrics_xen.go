@@ -25,6 +25,7 @@ func xenMetrics() []vhostMetric {
 		n("unknown_devices", "Requests for devices that are not there.", func(e *Export) uint64 { return e.Xen.Counters.UnknownDevices }),
 		n("taken_over", "Requests that a vtgt before this one had not answered.", func(e *Export) uint64 { return e.Xen.Counters.TakenOver }),
 		n("unanswered", "Requests whose abort has failed: they are never answered.", func(e *Export) uint64 { return e.Xen.Counters.Unanswered }),
+		n("complaints", "Warnings about the domain, also those that were too many to be logged.", func(e *Export) uint64 { return e.Xen.Counters.Complaints }),
 		n("xenstore_losses", "Connections to xenstored that were lost.", func(e *Export) uint64 { return e.Xen.Counters.XenstoreLosses }),
 	}
 }

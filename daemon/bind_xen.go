@@ -290,7 +290,7 @@ func (v *XenStatus) fill(st *xen.Status) {
 	v.InFlight = int(st.InFlight)
 	v.Counters = XenCounters{
 		Connections: st.Boots, Requests: st.Requests, Events: st.Events, Notifies: st.Notifies, GrantCalls: st.GrantCalls,
-		GrantCopies: st.GrantCopies, GrantPages: st.GrantPages, BadRequests: st.Bad, UnknownDevices: st.Unknown, TakenOver: st.Lost, Unanswered: st.Gone,
+		GrantCopies: st.GrantCopies, GrantPages: st.GrantPages, BadRequests: st.Bad, UnknownDevices: st.Unknown, TakenOver: st.Lost, Unanswered: st.Gone, Complaints: st.Complaints,
 	}
 }
 

@@ -37,5 +37,6 @@ type XenCounters struct {
 	UnknownDevices uint64 `json:"unknownDevices"` // requests for devices that are not there
 	TakenOver      uint64 `json:"takenOver"`      // requests that a vtgt before us had not answered
 	Unanswered     uint64 `json:"unanswered"`     // requests whose abort has failed: they are never answered
+	Complaints     uint64 `json:"complaints"`     // warnings about the domain, also those that were too many to be logged
 	XenstoreLosses uint64 `json:"xenstoreLosses"` // of the connection to xenstored, all exports'
 }

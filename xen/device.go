@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -23,6 +22,10 @@ import (
 // retryTime is the time between two attempts to take a connected ring over: as long as
 // the process before us lives, its event channel cannot be bound.
 const retryTime = 200 * time.Millisecond
+
+// slowRetryTime is that after other failures: a front end that lies is looked at when it
+// writes something else, but this machine may have been short of something.
+const slowRetryTime = 2 * time.Second
 
 // device is a device's nodes while somebody serves them. One goroutine, run, looks at
 // both ends' states whenever something has changed, and does what they ask for: it
@@ -43,8 +46,8 @@ type device struct {
 	file  *os.File
 	mem   []byte
 	jr    *journal.Journal
-	seen  bool // the front end was there
-	again bool // try again in a while
+	seen  bool          // the front end was there
+	again time.Duration // when to try again; 0: not before something changes
 
 	mu     sync.Mutex // what Status reads
 	bs, fs State
@@ -101,14 +104,14 @@ func (d *device) run() {
 		case <-retry:
 		}
 		retry = nil
-		d.again = false
+		d.again = 0
 		over, err := d.step()
 		d.note(err)
 		if over {
 			return
 		}
-		if d.again {
-			retry = time.After(retryTime)
+		if d.again > 0 {
+			retry = time.After(d.again)
 		}
 	}
 }
@@ -123,8 +126,13 @@ func (d *device) note(err error) {
 	d.err = err
 	d.mu.Unlock()
 	if err != nil && (was == nil || was.Error() != err.Error()) {
-		d.h.conf.Log.Warn("xen: a device cannot be served", "export", d.e.conf.Name, "domain", d.id.domain, "device", d.id.device, "err", err)
+		d.complain("a device cannot be served", "err", err)
 	}
+}
+
+// complain logs what the domain does wrong, or suffers.
+func (d *device) complain(msg string, args ...any) {
+	d.e.complain(d.h.conf.Log, msg, append([]any{"domain", d.id.domain, "device", d.id.device}, args...)...)
 }
 
 func (d *device) setState(s State) error {
@@ -196,9 +204,11 @@ func (d *device) lost() (over bool, err error) {
 			return false, err
 		}
 	}
-	_ = os.Remove(d.journalPath())
+	_ = os.Remove(d.h.journalPath(d.id))
 	err = d.h.xs().Update(func(tx *xenstore.Tx) error { return nodes.RemoveBackend(tx, d.e.device(d.id.domain)) })
-	d.again = err != nil
+	if err != nil {
+		d.again = slowRetryTime
+	}
 	return err == nil, err
 }
 
@@ -299,7 +309,7 @@ func (d *device) identity() (id journal.Identity, err error) {
 		}
 		n, err := strconv.ParseUint(v, 10, 32)
 		if err != nil {
-			return id, fmt.Errorf("the front end's %s is %q", name, v)
+			return id, fmt.Errorf("the front end's %s is %.40q", name, v)
 		}
 		*p = uint32(n)
 	}
@@ -312,13 +322,16 @@ func (d *device) connect(fresh bool) (err error) {
 	if d.ident, err = d.identity(); err != nil {
 		return err
 	}
+	d.again = retryTime // the process before us may live still
+	if fresh {
+		d.again = slowRetryTime
+	}
 	if err := d.openJournal(); err != nil {
 		return err
 	}
 	// The binding is what nobody else has at the same time: it comes first.
 	c := ringConfig{Loop: d.h.conf.Group.Pick(), Port: d.e.port, Domain: d.id.domain, Grants: d.h.conf.Grants, Page: new(gnttab.View),
-		LUNs: &d.luns, MapFrom: d.h.conf.MapFrom, Events: func(scsi.Event) { d.kick() }, Failed: d.fail}
-	d.again = !fresh // the process before us may live still
+		LUNs: &d.luns, MapFrom: d.h.conf.MapFrom, Events: func(scsi.Event) { d.kick() }, Failed: d.fail, Bad: d.bad}
 	if c.Channel, err = d.h.conf.Channels.Bind(d.id.domain, d.ident.Port); err != nil {
 		return err
 	}
@@ -328,7 +341,7 @@ func (d *device) connect(fresh bool) (err error) {
 	if err := d.start(&c, fresh); err != nil {
 		return errors.Join(err, c.Channel.Close(), c.Grants.Unmap(c.Page), c.Page.Free())
 	}
-	d.again = false
+	d.again = 0
 	if !fresh {
 		return nil
 	}
@@ -384,11 +397,12 @@ func (d *device) fail(err error) {
 	d.mu.Lock()
 	d.failed = err
 	d.mu.Unlock()
-	d.h.conf.Log.Warn("xen: a ring is served no more", "export", d.e.conf.Name, "domain", d.id.domain, "device", d.id.device, "why", err)
+	d.complain("a ring is served no more", "why", err)
 }
 
-func (d *device) journalPath() string {
-	return filepath.Join(d.h.conf.Dir, fmt.Sprintf("xen-%s-%d-%d", d.id.typ, d.id.domain, d.id.device))
+// bad is the ring's, too: the n'th request that is not made as it must be.
+func (d *device) bad(n uint64) {
+	d.complain("requests are not made as they must be, and are answered with an error", "requests", n)
 }
 
 // openJournal maps the device's journal.
@@ -396,7 +410,7 @@ func (d *device) openJournal() error {
 	if d.mem != nil {
 		return nil
 	}
-	p := d.journalPath()
+	p := d.h.journalPath(d.id)
 	f, err := os.OpenFile(p, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("the journal of a ring: %w", err)
@@ -421,7 +435,7 @@ func (d *device) disconnect(forget bool) {
 		ch := make(chan int, 1)
 		if r.Loop.Do(func() { r.stop(d.e.conf.Deadline, func(n int) { ch <- n }) }) {
 			if n := <-ch; n > 0 {
-				d.h.conf.Log.Warn("xen: requests are still with the store", "export", d.e.conf.Name, "domain", d.id.domain, "stuck", n)
+				d.complain("requests are still with the store", "stuck", n)
 			}
 		}
 		d.h.mu.Lock()

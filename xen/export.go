@@ -52,6 +52,7 @@ type Export struct {
 	h    *Host
 	conf Config
 	port *srp.Port
+	warn limiter
 
 	// Guarded by h.mu.
 	dev     *device
@@ -62,22 +63,36 @@ type Export struct {
 	sum     counts // of rings that have ended
 }
 
-// Export serves the device that c describes, as soon as its nodes are in xenstore. The
-// error is a *scsi.SharingError where its domain must not share a disk.
-func (h *Host) Export(c Config) (*Export, error) {
+func (c *Config) defaults() {
 	if c.Deadline <= 0 {
 		c.Deadline = scsi.DefaultDeadline
 	}
 	if c.Type == "" {
-		c.Type = "vtgt"
+		c.Type = defaultType
 	}
 	if c.Tell == nil {
 		c.Tell = func(bool, string) {}
 	}
+}
+
+// Export serves the device that c describes, as soon as its nodes are in xenstore. The
+// error is a *scsi.SharingError where its domain must not share a disk.
+func (h *Host) Export(c Config) (*Export, error) {
+	c.defaults()
 	p, err := srp.NewPort(srp.Config{Port: c.Port, Initiator: c.Initiator, Requests: 16, Slack: 4, Deadline: c.Deadline, New: NewSlot})
 	if err != nil {
 		return nil, err
 	}
+	e, err := h.export(c, p)
+	if err != nil {
+		p.Close(time.Nanosecond, func(int) {})
+	}
+	return e, err
+}
+
+// export serves c by p, which is the export's if there is no error.
+func (h *Host) export(c Config, p *srp.Port) (*Export, error) {
+	c.defaults()
 	e := &Export{h: h, conf: c, port: p}
 	h.mu.Lock()
 	closed := h.closed
@@ -89,7 +104,6 @@ func (h *Host) Export(c Config) (*Export, error) {
 	}
 	h.mu.Unlock()
 	if closed {
-		p.Close(time.Nanosecond, func(int) {})
 		return nil, ErrClosed
 	}
 	if first {
@@ -158,7 +172,7 @@ func (e *Export) note(err error) {
 	e.err = err
 	e.h.mu.Unlock()
 	if err != nil && (was == nil || was.Error() != err.Error()) {
-		e.h.conf.Log.Warn("xen: a device cannot be served", "export", e.conf.Name, "err", err)
+		e.complain(e.h.conf.Log, "a device cannot be served", "err", err)
 	}
 }
 
@@ -277,6 +291,8 @@ type Status struct {
 	InFlight          uint64
 	// Counters of all rings since the export was made.
 	Requests, Events, Notifies, GrantCalls, GrantCopies, GrantPages, Bad, Unknown, Lost, Gone uint64
+	// Complaints are warnings about the domain that were logged, or were too many.
+	Complaints uint64
 }
 
 // Status reads it.
@@ -296,6 +312,7 @@ func (e *Export) Status() (st Status) {
 		d.mu.Unlock()
 	}
 	e.h.mu.Unlock()
+	st.Complaints = e.warn.count()
 	for i, p := range map[int]*uint64{cRequests: &st.Requests, cEvents: &st.Events, cNotifies: &st.Notifies, cCalls: &st.GrantCalls, cCopies: &st.GrantCopies,
 		cMapped: &st.GrantPages, cBad: &st.Bad, cUnknown: &st.Unknown, cLost: &st.Lost, cGone: &st.Gone, cFlight: &st.InFlight} {
 		*p = sum[i]

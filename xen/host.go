@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -243,12 +245,29 @@ func (h *Host) look() {
 
 func (h *Host) scanner() {
 	defer close(h.scans)
+	h.sweep()
 	for {
 		select {
 		case <-h.quit:
 			return
 		case <-h.wanted:
 			h.scan()
+		}
+	}
+}
+
+// sweep removes journals of devices that were removed while no vtgt was there.
+func (h *Host) sweep() {
+	names, _ := filepath.Glob(filepath.Join(h.conf.Dir, "xen-*-*-*"))
+	for _, p := range names {
+		l := strings.Split(strings.TrimPrefix(filepath.Base(p), "xen-"), "-") // a type may have dashes
+		n := len(l)
+		id, ok := parseID(strings.Join(l[:n-2], "-"), l[n-2], l[n-1])
+		if !ok || h.journalPath(id) != p {
+			continue
+		}
+		if _, err := h.xs().Read(fmt.Sprintf("%s/%d/%d", h.base(id.typ), id.domain, id.device)); errors.Is(err, fs.ErrNotExist) {
+			_ = os.Remove(p)
 		}
 	}
 }
@@ -269,9 +288,6 @@ func (h *Host) scan() {
 		}
 	}
 	h.mu.Unlock()
-	if len(idle) == 0 {
-		return
-	}
 	for _, e := range idle {
 		e.offer()
 	}
@@ -292,11 +308,20 @@ func (h *Host) scanType(typ string) {
 			continue
 		}
 		for _, dev := range devs {
-			if id, ok := parseID(typ, dom, dev); ok {
-				h.adopt(id)
+			id, ok := parseID(typ, dom, dev)
+			if !ok {
+				continue
+			}
+			if h.adopt(id); strings.HasPrefix(typ, defaultType) {
+				h.bury(id)
 			}
 		}
 	}
+}
+
+// journalPath is where the journal of a device's ring is kept.
+func (h *Host) journalPath(id devID) string {
+	return filepath.Join(h.conf.Dir, fmt.Sprintf("xen-%s-%d-%d", id.typ, id.domain, id.device))
 }
 
 // adopt serves a device, if an export is for it.
@@ -335,6 +360,27 @@ func (h *Host) adopt(id devID) {
 		go d.run()
 		return
 	}
+}
+
+// bury removes what is left of a device that nobody serves, of a domain that is dead:
+// it has died while no vtgt was there.
+func (h *Host) bury(id devID) {
+	h.mu.Lock()
+	served := h.devices[id] != nil
+	h.mu.Unlock()
+	if served {
+		return
+	}
+	// One that is being made is not introduced yet, but has a folder.
+	if alive, err := h.xs().Introduced(id.domain); err != nil || alive {
+		return
+	}
+	if _, err := h.xs().Read(fmt.Sprintf("/local/domain/%d", id.domain)); !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	_ = os.Remove(h.journalPath(id))
+	n := nodes.Device{Backend: h.self, Type: id.typ, Domain: id.domain, Number: id.device}
+	_ = h.xs().Update(func(tx *xenstore.Tx) error { return nodes.RemoveBackend(tx, n) })
 }
 
 // gone is the end of d's run.
@@ -383,6 +429,9 @@ func (h *Host) Status() HostStatus {
 	defer h.mu.Unlock()
 	return HostStatus{h.lost, h.losses}
 }
+
+// defaultType is the type of back ends that are vtgt's alone, or what theirs begin with.
+const defaultType = "vtgt"
 
 // DefaultMapFrom is HostConfig.MapFrom of the daemon.
 const DefaultMapFrom = 0

@@ -105,7 +105,7 @@ func (d *device) applyNodes(tx *xenstore.Tx, fresh bool) error {
 			if x.err == nil {
 				x.err = fmt.Errorf("two devices at %d:%d:%d", x.addr.Channel, x.addr.Target, x.addr.LUN)
 			}
-			d.h.conf.Log.Warn("xen: a device is not shown", "node", x.path, "why", x.err)
+			d.complain("a disk is not shown", "node", x.path, "why", x.err)
 			err = set(x, Closed)
 		default:
 			m[x.addr] = x.lun

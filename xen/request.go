@@ -29,8 +29,15 @@ func (r *ring) refuse(result int32) {
 	r.push(e)
 }
 
-func (r *ring) bad() {
+func (r *ring) countBad() {
 	r.now[cBad]++
+	if n := r.now[cBad]; n&(n-1) == 0 {
+		r.Bad(n)
+	}
+}
+
+func (r *ring) bad() {
+	r.countBad()
 	r.refuse(vscsiif.Result(vscsiif.HostError, 0))
 }
 
@@ -90,7 +97,7 @@ func (r *ring) takeCDB() bool {
 	}
 	if mapped {
 		if err := r.mapData(s); err != nil {
-			r.now[cBad]++
+			r.countBad()
 			r.rsp.Set(s.id, vscsiif.Result(vscsiif.HostError, 0), 0, nil)
 			r.push(s.entry)
 			r.release(s)

@@ -41,6 +41,7 @@ type ringConfig struct {
 	MapFrom int64
 	Events  func(scsi.Event) // on the loop; only enqueues
 	Failed  func(error)      // the same
+	Bad     func(n uint64)   // the same: so many requests were bad; n is a power of two
 }
 
 // ring is a front end's ring from its connection to its end. It belongs to its loop,

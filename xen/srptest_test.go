@@ -61,7 +61,7 @@ func newBed(tb testing.TB, p *srp.Port, l *loop.Loop, mapFrom int64) *bed {
 func (b *bed) start(fresh bool) {
 	b.tb.Helper()
 	c := ringConfig{Loop: b.l, Port: b.p, Domain: b.dom.ID, Grants: b.dom.Table(), LUNs: &b.luns, MapFrom: b.mapFrom,
-		Events: func(scsi.Event) {}, Failed: func(err error) { b.failed.Store(&err) }}
+		Events: func(scsi.Event) {}, Bad: func(uint64) {}, Failed: func(err error) { b.failed.Store(&err) }}
 	var err error
 	if c.Channel, err = b.hub.Bind(b.dom.ID, b.f.Port.Num); err != nil {
 		b.tb.Fatal(err)
@@ -236,10 +236,12 @@ func (k *link) ended(c *srptest.Command, s *xentest.Sent, ch chan<- srptest.Resu
 	ch <- res
 }
 
+func memory(tb testing.TB, g *loop.Group, size int64) (backing.Store, error) {
+	return backing.Open("mem:", backing.Options{Size: size, Group: g})
+}
+
 func TestCarrier(t *testing.T) {
-	mem := func(tb testing.TB, g *loop.Group, size int64) (backing.Store, error) {
-		return backing.Open("mem:", backing.Options{Size: size, Group: g})
-	}
+	mem := memory
 	file := func(tb testing.TB, g *loop.Group, size int64) (backing.Store, error) {
 		return backing.Open("file:"+tb.TempDir()+"/disk", backing.Options{Size: size, Create: true, Group: g})
 	}

@@ -29,16 +29,25 @@ type Machine struct {
 
 // NewMachine makes one, which ends with the test.
 func NewMachine(tb testing.TB) *Machine {
+	m := OpenMachine(tb)
+	tb.Cleanup(m.Close)
+	return m
+}
+
+// OpenMachine makes one that is to be closed.
+func OpenMachine(tb testing.TB) *Machine {
 	m := &Machine{TB: tb, Store: xenstoretest.New(), domains: map[uint32]*gnttabtest.Domain{}, views: map[*gnttab.View]gnttab.Table{}}
 	m.Tools = m.Store.Dial(0)
-	tb.Cleanup(func() {
-		_ = m.Tools.Close()
-		m.Store.Close()
-		for _, d := range m.domains {
-			d.Free()
-		}
-	})
 	return m
+}
+
+// Close ends the machine. Nobody may use it any more.
+func (m *Machine) Close() {
+	_ = m.Tools.Close()
+	m.Store.Close()
+	for _, d := range m.domains {
+		d.Free()
+	}
 }
 
 // Dial connects dom0.

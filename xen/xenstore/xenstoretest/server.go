@@ -25,6 +25,7 @@ type Server struct {
 	trace   []string
 	again   int
 	chunk   int // bytes of names in an answer
+	closed  bool
 	wg      sync.WaitGroup
 }
 
@@ -68,8 +69,12 @@ func (s *Server) Pipe(domid uint32) io.ReadWriteCloser {
 	a, b := net.Pipe()
 	c := &client{s: s, domid: domid, nc: b, out: make(chan []byte, 4096), txs: map[uint32]*tx{}}
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		_ = b.Close()
+		return a
+	}
 	s.clients[c] = struct{}{}
-	s.mu.Unlock()
 	s.wg.Add(2)
 	go c.write()
 	go c.read()
@@ -143,8 +148,11 @@ func (s *Server) Disconnect() {
 	}
 }
 
-// Close does so and waits for the end.
+// Close does so for good, and waits for the end.
 func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 	s.Disconnect()
 	s.wg.Wait()
 }

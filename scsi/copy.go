@@ -59,6 +59,8 @@ const (
 	ascTokenCorrupt        ASC = 0x2305
 	ascTokenExpired        ASC = 0x2307
 	ascTokenCancelled      ASC = 0x2308
+	ascTokenLength         ASC = 0x230a
+	ascProcessTerminated   ASC = 0x0006
 	ascNoRoomForToken      ASC = 0x550d
 	ascCopyOpInProgress        = ASCOperationInProgress
 	ascCopyNoRoomForBuffer     = ASCInsufficientResources
@@ -99,7 +101,8 @@ type copyOp struct {
 	moves  bool  // the range may be moved by one operation
 
 	slots    [copySlots]copySlot
-	busy     int // slots at work
+	stop     loop.Node // for COPY OPERATION ABORT
+	busy     int       // slots at work
 	canceled bool
 	over     bool
 	fail     Sense // with a Key once it has failed

@@ -83,6 +83,7 @@ func (t *Task) startCopy(e *copyEntry, ranges []copyRange, background bool) {
 	}
 	nu := t.nu()
 	c := &copyOp{entry: e, lane: lane, tag: l.nextTag(), home: nu, resets: nu.resets.Load(), ranges: ranges}
+	c.stop.Init((*copyStop)(c))
 	l.mu.Lock()
 	e.op = c
 	l.mu.Unlock()

@@ -50,6 +50,8 @@ type copyEntry struct {
 	bytes    int64  // done
 	fail     Sense  // why it failed, with a Key
 	token    *rodToken
+	deletes  *rodToken // to be forgotten after a success
+	stopped  bool      // by COPY OPERATION ABORT
 }
 
 // copyList belongs to a Nexus. Its lock is the last: nothing is called with it held.
@@ -144,16 +146,15 @@ func (e *copyEntry) ended(fail Sense, canceled bool) {
 	defer l.mu.Unlock()
 	e.op, e.fail = nil, fail
 	switch {
-	case canceled:
+	case canceled, e.stopped:
 		e.status = copyTerminated
 	case fail.Key != NoSense:
 		e.status = copyBad
 	default:
 		e.status = copyGood
+		l.dropToken(e.deletes)
 	}
 	if !e.named || e.discard && e.status != copyBad {
 		l.drop(e)
 	}
 }
-
-type rodToken struct{}

@@ -80,7 +80,7 @@ func FuzzCDB(f *testing.F) {
 			t.Errorf("% x: %v with %d bytes of sense data", cdb, c.t.Status, c.t.SenseLen)
 		}
 		switch c.t.Status {
-		case StatusGood, StatusCheckCondition, StatusReservationConflict:
+		case StatusGood, StatusConditionMet, StatusCheckCondition, StatusReservationConflict:
 		default:
 			t.Errorf("% x: %v", cdb, c.t.Status)
 		}

@@ -7,9 +7,12 @@ import (
 
 // Third-party copy descriptor types (SPC-4 §7.8.17).
 const (
+	tpcTokenLimits = 0x0000
 	tpcCommands    = 0x0001
 	tpcParameters  = 0x0004
 	tpcDescriptors = 0x0008
+	tpcTokens      = 0x0106
+	tpcTokenTypes  = 0x0108
 	tpcOperations  = 0x8001
 	tpcHeldData    = 0xc001
 )
@@ -19,7 +22,17 @@ const (
 func appendVPDCopy(b []byte, rows []*command, blockSize int) []byte {
 	b = appendPage(b, vpdCopy)
 
-	b, at := appendCopyDesc(b, tpcCommands)
+	bs := uint64(blockSize)
+	b, at := appendCopyDesc(b, tpcTokenLimits) // SBC-3 §6.6.7
+	b = append(b, make([]byte, 32)...)
+	binary.BigEndian.PutUint16(b[at+10:], maxTokenRanges)
+	binary.BigEndian.PutUint32(b[at+12:], maxTokenTimeout)
+	binary.BigEndian.PutUint32(b[at+16:], tokenTimeout)
+	binary.BigEndian.PutUint64(b[at+20:], maxTokenBytes/bs)
+	binary.BigEndian.PutUint64(b[at+28:], optimalTokenBytes/bs)
+	b = copyDescEnd(b, at)
+
+	b, at = appendCopyDesc(b, tpcCommands)
 	b = append(b, 0)
 	for _, op := range []uint8{0x83, 0x84} {
 		b = append(b, op, 0)
@@ -44,6 +57,27 @@ func appendVPDCopy(b []byte, rows []*command, blockSize int) []byte {
 	b, at = appendCopyDesc(b, tpcDescriptors)
 	b = append(b, byte(len(copyDescriptors)))
 	b = append(b, copyDescriptors...)
+	b = copyDescEnd(b, at)
+
+	b, at = appendCopyDesc(b, tpcTokens)
+	b = append(b, make([]byte, 44+48)...) // REMOTE TOKENS 0: of this copy manager alone
+	binary.BigEndian.PutUint32(b[at+24:], maxTokenTimeout)
+	binary.BigEndian.PutUint16(b[at+46:], 48)
+	d := b[at+48:] // block ROD device type specific features
+	binary.BigEndian.PutUint16(d[2:], 44)
+	binary.BigEndian.PutUint64(d[8:], maxTokenBytes)
+	binary.BigEndian.PutUint64(d[16:], optimalTokenBytes)
+	binary.BigEndian.PutUint64(d[24:], optimalTokenBytes)
+	binary.BigEndian.PutUint64(d[32:], optimalTokenBytes)
+	b = copyDescEnd(b, at)
+
+	b, at = appendCopyDesc(b, tpcTokenTypes)
+	b = append(b, make([]byte, 4+2*64)...)
+	binary.BigEndian.PutUint16(b[at+6:], 2*64)
+	binary.BigEndian.PutUint32(b[at+8:], rodAccessUponReference)
+	b[at+12] = 0x03 // TOKEN_IN, TOKEN_OUT
+	binary.BigEndian.PutUint32(b[at+72:], rodZero)
+	b[at+76] = 0x02 // TOKEN_IN
 	b = copyDescEnd(b, at)
 
 	b, at = appendCopyDesc(b, tpcOperations)

@@ -41,6 +41,12 @@ func (e *iscsiExport) start() error {
 	o.c.mu.Lock()
 	o.c.names[e.cfg.IQN] = o.name
 	o.c.mu.Unlock()
+	for _, s := range o.c.legacy.sessions(e.cfg.IQN) {
+		if err := o.c.srv.Adopt(s, o.c.legacy.set); err != nil {
+			// It logs in again.
+			o.c.log.Error("a session was not taken over", "target", o.name, "initiator", s.Params.InitiatorName, "err", err)
+		}
+	}
 	return nil
 }
 

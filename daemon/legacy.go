@@ -17,6 +17,7 @@ import (
 	"github.com/vtgt/vtgt/internal/handover"
 	"github.com/vtgt/vtgt/internal/sys"
 	"github.com/vtgt/vtgt/internal/unixsock"
+	"github.com/vtgt/vtgt/iscsi"
 	"github.com/vtgt/vtgt/vhost"
 )
 
@@ -243,6 +244,19 @@ func (r *legacyRing) frozen(t *Legacy) (*vhost.Saved, *handover.Set) {
 		return nil, nil
 	}
 	return r.VHost, t.set
+}
+
+// sessions are those of the target with that iSCSI name.
+func (t *Legacy) sessions(name string) (out []*iscsi.SavedSession) {
+	if t == nil {
+		return nil
+	}
+	for i := range t.l.Sessions {
+		if t.l.Sessions[i].Target == name {
+			out = append(out, &t.l.Sessions[i])
+		}
+	}
+	return out
 }
 
 // commit is when nothing is left that may fail: from here on the process before is none.

@@ -18,6 +18,7 @@ import (
 	"github.com/vtgt/vtgt/internal/handover"
 	"github.com/vtgt/vtgt/internal/sys"
 	"github.com/vtgt/vtgt/internal/unixsock"
+	"github.com/vtgt/vtgt/iscsi"
 	"github.com/vtgt/vtgt/scsi"
 	"github.com/vtgt/vtgt/vhost"
 )
@@ -93,6 +94,7 @@ type legacy struct {
 	Portals   map[string]int        `json:"portals"` // by address as configured
 	Disks     map[string]legacyDisk `json:"disks"`
 	Rings     map[string]legacyRing `json:"rings"` // by ringKey
+	Sessions  []iscsi.SavedSession  `json:"sessions,omitempty"`
 }
 
 type legacyDisk struct {
@@ -310,6 +312,7 @@ func (d *Daemon) freeze(l *legacy, set *handover.Set, until time.Time) (thaw fun
 	}
 	var bad []error
 	var wg sync.WaitGroup
+	thaws = append(thaws, core.srv.Thaw)
 	for _, t := range g.targets {
 		for kind, x := range t.exports {
 			r, ok := x.obj.(*ringExport)
@@ -331,6 +334,14 @@ func (d *Daemon) freeze(l *legacy, set *handover.Set, until time.Time) (thaw fun
 			})
 		}
 	}
+	wg.Go(func() {
+		ss, err := core.srv.Freeze(until, set)
+		mu.Lock()
+		defer mu.Unlock()
+		if l.Sessions = ss; err != nil {
+			bad = append(bad, err)
+		}
+	})
 	wg.Wait()
 	if err := errors.Join(bad...); err != nil {
 		return thaw, err

@@ -38,6 +38,12 @@ type conn struct {
 	inCore   int // tasks and task management functions that the core has
 	owed     int // commands whose initiator owes data
 
+	// carry is what has come and is for the process after this one, raw how much of
+	// the PDU that is being received belongs to it (or rejoin); see handover.go.
+	carry  []byte
+	raw    int
+	frozen bool // nothing happens
+
 	dead       bool // closed; waits for the core at most
 	ending     bool // closes when the output is sent
 	paused     bool // reading stopped by stopReading
@@ -158,7 +164,7 @@ func (c *conn) obey(order uint32) {
 
 // stopReading: nothing more may come in now.
 func (c *conn) stopReading() bool {
-	return c.memoryless || c.ending || c.requests >= c.srv.limits.Window+maxImmediate+64
+	return c.memoryless || c.ending || c.frozen || len(c.carry) > maxCarry || c.requests >= c.srv.limits.Window+maxImmediate+64
 }
 
 // rearm asks for the readiness that the connection can use.

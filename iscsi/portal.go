@@ -110,6 +110,10 @@ func (p *Portal) accept() {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			s.awaitThaw(p)
+			continue
+		}
 		if err != nil {
 			// Out of descriptors, say: the next attempt may do better.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)

@@ -209,6 +209,9 @@ func (c *conn) took(n int) {
 
 // parse handles one PDU of the receive buffer, or a part of one.
 func (c *conn) parse() verdict {
+	if c.raw != 0 && !c.data {
+		return c.parseRaw()
+	}
 	if !c.data {
 		if v := c.parseHeader(); v != rxDone || !c.data {
 			return v
@@ -268,6 +271,16 @@ func (c *conn) parseHeader() verdict {
 			"opcode", h.Opcode().String(), "length", dsl, "max", c.maxRecv)
 		c.rejectAndEnd(pdu.RejectProtocolError)
 		return rxEnd
+	}
+	if c.sess.halting && c.carries(h) {
+		c.raw = n + pdu.Pad(dsl) + dsl
+		if c.headerDigest {
+			c.raw += pdu.DigestLen
+		}
+		if c.dataDigest && dsl > 0 {
+			c.raw += pdu.DigestLen
+		}
+		return c.parseRaw()
 	}
 	c.cur, c.bad, c.to, c.off = nil, false, toSink, 0
 	ok := c.intake(h, b[pdu.BHSLen:n], dsl)

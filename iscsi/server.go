@@ -52,6 +52,7 @@ type Server struct {
 
 	mu          sync.Mutex
 	closed      bool
+	frozen      chan struct{} // nil: not; closed by Thaw
 	portals     map[*Portal]struct{}
 	targets     map[string]*target
 	sessions    map[sessionKey]*session
@@ -449,7 +450,7 @@ func (s *Server) admit(p *login.Params, info SessionInfo) (*session, pdu.LoginSt
 		s.mu.Lock()
 		t, old := s.targets[p.TargetName], s.sessions[key]
 		switch {
-		case s.closed:
+		case s.closed, s.frozen != nil:
 			s.mu.Unlock()
 			return nil, pdu.LoginServiceUnavailable, nil
 		case t == nil:

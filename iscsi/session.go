@@ -59,6 +59,7 @@ type session struct {
 	told     uint32  // orders that were carried out: for connections that come
 	ended    bool    // the nexus closes
 	detached bool    // it is closed
+	halting  bool    // new requests are carried, see handover.go
 
 	expCmdSN, maxCmdSN uint32
 	// held are the requests that wait for their turn, by CmdSN. hole stands

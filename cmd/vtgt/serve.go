@@ -66,9 +66,9 @@ disks flushed, within 5 s; a second signal ends it at once. SIGHUP reads the fil
 It is ready when it logs "ready" (and tells systemd, for units of Type=notify).
 
 With --takeover it takes the place of the vtgt that runs: disks with their locks, sockets,
-and the virtual machines at vhost-user exports, which notice nothing but a short pause.
-It serves what that one serves; a change of the file comes into force by SIGHUP, afterwards.
-Where it fails, the vtgt that runs goes on. iSCSI initiators and pSeries guests connect anew.`,
+iSCSI sessions and the virtual machines at vhost-user exports, which notice nothing but a
+short pause. It serves what that one serves; a change of the file comes into force by
+SIGHUP, afterwards. Where it fails, the vtgt that runs goes on.`,
 		Example: `  vtgt serve --config /etc/vtgt/vtgt.yaml
   vtgt serve --config vtgt.yaml --log-level debug --log-format json
   vtgt serve --config /etc/vtgt/vtgt.yaml --takeover   # upgrade: in the place of the one that runs

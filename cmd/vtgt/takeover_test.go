@@ -1,17 +1,21 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/vtgt/vtgt/internal/handover"
 	"github.com/vtgt/vtgt/internal/tempotest"
+	"github.com/vtgt/vtgt/iscsi/iscsitest"
 	"github.com/vtgt/vtgt/vhost/vhosttest"
 )
 
@@ -29,24 +33,75 @@ func rounds(t *testing.T, name string, n int) int {
 	return n
 }
 
-// guests is a world with two virtual machines under a verifying load.
+// guests is a world with two virtual machines and two iSCSI hosts under verifying loads.
 type guests struct {
 	*world
 	machines []*vhosttest.Client
 	loads    []*vhosttest.Load
+	hosts    []*hostLoad
+}
+
+// hostLoad is an iSCSI initiator that writes and reads back, eight commands at a time.
+type hostLoad struct {
+	c    *iscsitest.Conn
+	seed uint64
+	n    atomic.Uint64
+	stop atomic.Bool
+	err  chan error
+}
+
+func (h *hostLoad) run() error {
+	const depth, area = 8, 2048 // blocks
+	rnd := rand.New(rand.NewPCG(h.seed, 1))
+	for !h.stop.Load() {
+		var data [depth][]byte
+		for _, write := range []bool{true, false} {
+			var tasks [depth]*iscsitest.Task
+			for i := range depth {
+				lba := uint32(i * area)
+				cmd := &iscsitest.Command{CDB: rw10(0x28, lba, len(data[i])/512), In: len(data[i])}
+				if write {
+					data[i] = make([]byte, (1+rnd.IntN(800))*512) // beyond what is not asked for
+					for k := 0; k < len(data[i]); k += 64 {
+						data[i][k] = byte(rnd.Uint32())
+					}
+					cmd = &iscsitest.Command{CDB: rw10(0x2a, lba, len(data[i])/512), Out: data[i]}
+				}
+				t, err := h.c.Start(cmd)
+				if err != nil {
+					return err
+				}
+				tasks[i] = t
+			}
+			for i, t := range tasks {
+				if err := h.c.Wait(t); err != nil {
+					return err
+				}
+				if t.Status != 0 || !write && !bytes.Equal(t.In, data[i]) {
+					return fmt.Errorf("write %v: status %#02x, sense % x, data equal %v", write, t.Status, t.Sense, bytes.Equal(t.In, data[i]))
+				}
+				h.n.Add(1)
+			}
+		}
+	}
+	return nil
 }
 
 func newGuests(t *testing.T) *guests {
 	g := &guests{world: newWorld(t)}
 	body := "disks:\n"
-	for _, d := range []string{"a", "b"} {
+	for _, d := range []string{"a", "b", "c", "d"} {
 		body += fmt.Sprintf("  - {name: %s, store: %q, thin: true}\n", d, "file:"+g.file(d+".img", 16<<20))
 	}
 	body += "targets:\n"
 	for i, d := range []string{"a", "b"} {
 		body += fmt.Sprintf("  - name: vm%d\n    luns: [{lun: 0, disk: %s}]\n    vhost: {socket: %q}\n", i, d, g.vm(i))
 	}
+	for _, d := range []string{"c", "d"} {
+		body += fmt.Sprintf("  - name: h%s\n    luns: [{lun: 0, disk: %s}]\n    iscsi: {iqn: \"%s-%s\"}\n", d, d, testIQN, d)
+	}
 	g.write(g.text(body))
+	g.replace("iscsi: {portals", "iscsi: {loginTimeout: 5m, pingTimeout: 5m, portals")
 	return g
 }
 
@@ -79,6 +134,24 @@ func (g *guests) run() {
 		g.t.Cleanup(func() { l.Stop(); _, _ = l.Wait() })
 		g.machines, g.loads = append(g.machines, m), append(g.loads, l)
 	}
+	for i, d := range []string{"c", "d"} {
+		c, err := iscsitest.Dial(g.portal)
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		g.t.Cleanup(func() { _ = c.Close() })
+		l := iscsitest.Login{InitiatorName: testHost, TargetName: testIQN + "-" + d, HeaderDigest: i == 1, DataDigest: i == 1}
+		if err := c.Login(l); err != nil {
+			g.t.Fatal(err)
+		}
+		if _, err := c.Run(&iscsitest.Command{CDB: make([]byte, 6)}); err != nil { // 29/00
+			g.t.Fatal(err)
+		}
+		h := &hostLoad{c: c, seed: uint64(i), err: make(chan error, 1)}
+		go func() { h.err <- h.run() }()
+		g.t.Cleanup(func() { h.stop.Store(true); <-h.err })
+		g.hosts = append(g.hosts, h)
+	}
 }
 
 // progress waits until every load has done some more.
@@ -87,6 +160,18 @@ func (g *guests) progress() {
 	for i, l := range g.loads {
 		n := l.Done()
 		tempotest.Wait(g.t, fmt.Sprintf("progress of machine %d", i), func() bool { return l.Done() > n+50 })
+	}
+	for i, h := range g.hosts {
+		n := h.n.Load()
+		tempotest.Wait(g.t, fmt.Sprintf("progress of host %d", i), func() bool {
+			select {
+			case err := <-h.err:
+				h.err <- err
+				g.t.Fatalf("host %d: %v", i, err)
+			default:
+			}
+			return h.n.Load() > n+8
+		})
 	}
 }
 
@@ -100,6 +185,14 @@ func (g *guests) end() {
 			g.t.Errorf("machine %d: %v", i, err)
 		}
 		g.t.Logf("machine %d: %d requests", i, r.Requests)
+	}
+	for i, h := range g.hosts {
+		h.stop.Store(true)
+		err := <-h.err
+		if h.err <- err; err != nil {
+			g.t.Errorf("host %d: %v", i, err)
+		}
+		g.t.Logf("host %d: %d commands", i, h.n.Load())
 	}
 }
 
@@ -135,8 +228,11 @@ func TestTakeover(t *testing.T) {
 	}
 	g.end()
 	// It is whole: the configuration can change, and nothing is left at the end.
-	g.ok("disk", "add", "c", "--store", "file:"+g.file("c.img", 1<<20))
-	g.ok("lun", "add", "vm0", "c")
+	g.ok("disk", "add", "x", "--store", "file:"+g.file("x.img", 1<<20))
+	g.ok("lun", "add", "vm0", "x")
+	if out := g.ok("get", "sessions"); strings.Count(out, testHost) != 2 {
+		t.Error(out)
+	}
 	for _, m := range g.machines {
 		if err := m.Stop(); err != nil {
 			t.Error(err)

@@ -284,7 +284,9 @@ func (w *worker) edit(ctx context.Context, values map[string]any) error {
 func (w *worker) offer(ctx context.Context, r *attach.Run, x *config.TargetXen) error {
 	s := api.AttachmentStep{Name: stepNodes, Args: args(x)}
 	n := w.device(&s, w.dom.ID)
-	return r.Do(ctx, s, func(ctx context.Context) error {
+	written := false
+	write := func(ctx context.Context) error {
+		written = true
 		err := w.xs.Update(func(tx *xenstore.Tx) error { _, err := nodes.Write(tx, n); return err })
 		var te *nodes.TakenError
 		if errors.As(err, &te) {
@@ -300,7 +302,11 @@ func (w *worker) offer(ctx context.Context, r *attach.Run, x *config.TargetXen) 
 			return fmt.Errorf("vtgt has not taken the device up within %v: %s", offerTime, w.reason(ctx))
 		}
 		return nil
-	})
+	}
+	if err := r.Do(ctx, s, write); err != nil || written {
+		return err
+	}
+	return write(ctx) // what was done was done for another boot of the domain, perhaps
 }
 
 // reason is why the daemon does not serve the target's device.

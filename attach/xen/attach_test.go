@@ -155,6 +155,12 @@ func TestAttach(t *testing.T) {
 	r2.Off()
 	b.m.Create(3, "vm1", uuid)
 	n.Domain, n2.Domain = 3, 3
+	o = b.options("vm1", "t")
+	o.Wait = 0
+	b.ok(Attach(ctx, b.c, o)) // says when the domain may go on
+	if st, _ := b.m.Store.Get(n.BackendPath() + "/state"); st != "2" {
+		t.Errorf("state %q", st)
+	}
 	b.m.States(n, "2", "1")
 	b.m.States(n2, "2", "1")
 	r, r2 = b.m.Boot(n), b.m.Boot(n2)

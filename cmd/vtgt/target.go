@@ -47,14 +47,26 @@ var vioKeys = []key{
 	{"vio-aix", "aix", "INQUIRY says what AIX knows its virtual disks by", 'b'},
 }
 
+// xenKeys are the keys of a target's export to a Xen domain.
+var xenKeys = []key{
+	{"xen-domain", "domain", "the Xen `DOMAIN` that it is for, by its name or UUID", 's'},
+	{"xen-device", "device", "the `NUMBER` of the vscsi device there", 'n'},
+	{"xen-type", "type", "the back end's `TYPE` in xenstore: vtgt where it is not given", 's'},
+	{"xen-toolstack", "toolstack", "another program writes the device's nodes into xenstore", 'b'},
+	{"xen-initiator", "initiator", "the `UUID` by which reservations know the domain; made once and kept where it is not given", 's'},
+}
+
 // targetKeys are the keys of a target itself.
 var targetKeys = []key{
 	{"alua", "alua", "the access state of its ports: optimized, non-optimized, standby, unavailable or offline", 's'},
 }
 
 // exports gives what the flags say of a target's exports.
-func exports(iscsi, vhost, vio map[string]any) map[string]any {
+func exports(iscsi, vhost, vio, xen map[string]any) map[string]any {
 	v := map[string]any{}
+	if len(xen) > 0 {
+		v["xen"] = xen
+	}
 	if len(vio) > 0 {
 		v["vio"] = vio
 	}
@@ -77,15 +89,16 @@ func newTargetAdd(g *globals) *cobra.Command {
 		Example: `  vtgt target add vm1 --iqn iqn.2026-11.org.example:vm1
   vtgt target add vm1 --iqn iqn.2026-11.org.example:vm1 --disk root1 --disk data
   vtgt target add vm2 --vhost-socket /run/vtgt/vm2.sock --vhost-group kvm --disk root2
-  vtgt target add lpar1 --vio-socket /run/vtgt/lpar1.sock --vio-group kvm --disk root3`,
+  vtgt target add lpar1 --vio-socket /run/vtgt/lpar1.sock --vio-group kvm --disk root3
+  vtgt target add web1 --xen-domain web1 --disk root4`,
 		Args: args("target"),
 	}
-	iscsi, vhost, vio := addKeys(cmd.Flags(), exportKeys), addKeys(cmd.Flags(), vhostKeys), addKeys(cmd.Flags(), vioKeys)
+	iscsi, vhost, vio, xen := addKeys(cmd.Flags(), exportKeys), addKeys(cmd.Flags(), vhostKeys), addKeys(cmd.Flags(), vioKeys), addKeys(cmd.Flags(), xenKeys)
 	own := addKeys(cmd.Flags(), targetKeys)
 	cmd.Flags().StringArrayVar(&disks, "disk", nil, "map this `DISK`; may be repeated")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		x, y := vhost(), vio()
-		v := exports(iscsi(), x, y)
+		v := exports(iscsi(), x, y, xen())
 		maps.Copy(v, own())
 		var luns []any
 		for i, d := range disks {
@@ -128,7 +141,7 @@ func qemuVHost(indent, id, socket, memory string) string {
 
 func newTargetSet(g *globals) *cobra.Command {
 	var f changeFlags
-	var noISCSI, noVHost, noVIO bool
+	var noISCSI, noVHost, noVIO, noXen bool
 	cmd := &cobra.Command{
 		Use:   "set NAME",
 		Short: "Change how a target is exported, or its access state",
@@ -145,14 +158,15 @@ when vtgt says that it is done; initiators are told and look for another path.` 
   vtgt target set vm1 --vhost-socket /run/vtgt/vm1.sock --vhost-owner libvirt-qemu`,
 		Args: args("target"),
 	}
-	iscsi, vhost, vio := addKeys(cmd.Flags(), exportKeys), addKeys(cmd.Flags(), vhostKeys), addKeys(cmd.Flags(), vioKeys)
+	iscsi, vhost, vio, xen := addKeys(cmd.Flags(), exportKeys), addKeys(cmd.Flags(), vhostKeys), addKeys(cmd.Flags(), vioKeys), addKeys(cmd.Flags(), xenKeys)
 	own := addKeys(cmd.Flags(), targetKeys)
 	cmd.Flags().BoolVar(&noISCSI, "no-iscsi", false, "export it by iSCSI no longer")
 	cmd.Flags().BoolVar(&noVHost, "no-vhost", false, "export it by vhost-user no longer")
 	cmd.Flags().BoolVar(&noVIO, "no-vio", false, "export it to a pSeries guest no longer")
+	cmd.Flags().BoolVar(&noXen, "no-xen", false, "export it to a Xen domain no longer (vtgt detach xen has the domain let go first)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		e, x, y := iscsi(), vhost(), vio()
-		v := exports(e, x, y)
+		e, x, y, z := iscsi(), vhost(), vio(), xen()
+		v := exports(e, x, y, z)
 		maps.Copy(v, own())
 		switch {
 		case noISCSI && len(e) > 0:
@@ -161,6 +175,8 @@ when vtgt says that it is done; initiators are told and look for another path.` 
 			return usagef("--no-vhost takes the whole export away: leave the other flags out (--vhost-…)")
 		case noVIO && len(y) > 0:
 			return usagef("--no-vio takes the whole export away: leave the other flags out (--vio-…)")
+		case noXen && len(z) > 0:
+			return usagef("--no-xen takes the whole export away: leave the other flags out (--xen-…)")
 		}
 		if noISCSI {
 			v["iscsi"] = nil
@@ -171,8 +187,11 @@ when vtgt says that it is done; initiators are told and look for another path.` 
 		if noVIO {
 			v["vio"] = nil
 		}
+		if noXen {
+			v["xen"] = nil
+		}
 		if len(v) == 0 {
-			return usagef("nothing is to be changed: add --iqn, --alias, --alua, --vhost-socket (or another --vhost-…), --vio-socket (or another --vio-…), --no-iscsi, --no-vhost or --no-vio")
+			return usagef("nothing is to be changed: add --iqn, --alias, --alua, --vhost-socket (or another --vhost-…), --vio-socket (or another --vio-…), --xen-domain (or another --xen-…), --no-iscsi, --no-vhost, --no-vio or --no-xen")
 		}
 		if err := f.run(g, cmd, api.EditOp{Action: config.Modify, Kind: "target", Name: args[0], Values: v}); err != nil {
 			return err
@@ -208,7 +227,8 @@ func lunNumber(s string) (uint16, error) {
 
 func newLUNAdd(g *globals) *cobra.Command {
 	var f changeFlags
-	var lun, vt, id, vl int
+	var lun int
+	var at addressFlags
 	var ro bool
 	cmd := &cobra.Command{
 		Use:   "add TARGET DISK",
@@ -223,7 +243,7 @@ needs a rescan (iscsiadm -m session --rescan). Virtual machines see it at once.`
 			if ro {
 				o.Values["readOnly"] = true
 			}
-			if a := lunAddress(cmd, vt, id, vl); a != nil {
+			if a := at.value(cmd); a != nil {
 				o.Values["address"] = a
 			}
 			if cmd.Flags().Changed("lun") {
@@ -249,26 +269,38 @@ needs a rescan (iscsiadm -m session --rescan). Virtual machines see it at once.`
 	}
 	cmd.Flags().IntVar(&lun, "lun", 0, "the `NUMBER`; the first that is free where it is not given")
 	cmd.Flags().BoolVar(&ro, "read-only", false, "nobody may write by this LUN")
-	addressFlags(cmd, &vt, &id, &vl)
+	at.add(cmd)
 	f.add(cmd, "")
 	return cmd
 }
 
 // addressFlags are where ring exports show a LUN.
-func addressFlags(cmd *cobra.Command, vt, id, lun *int) {
-	cmd.Flags().IntVar(vt, "vhost-target", 0, "the virtio target, a `NUMBER` from 0 to 253, at which a virtual machine sees it")
-	cmd.Flags().IntVar(id, "vio-id", 0, "the id, a `NUMBER` from 0 to 63, at which a pSeries guest sees it; LUN/32 where neither it nor --vio-lun is given")
-	cmd.Flags().IntVar(lun, "vio-lun", 0, "and the LUN there, a `NUMBER` from 0 to 31; LUN%32")
+type addressFlags struct {
+	vhost, id, lun int
+	xen            string
 }
 
-// lunAddress is a LUN's key address, nil where no flag says anything.
-func lunAddress(cmd *cobra.Command, vt, id, lun int) map[string]any {
+func (a *addressFlags) add(cmd *cobra.Command) {
+	cmd.Flags().IntVar(&a.vhost, "vhost-target", 0, "the virtio target, a `NUMBER` from 0 to 253, at which a virtual machine sees it")
+	cmd.Flags().IntVar(&a.id, "vio-id", 0, "the id, a `NUMBER` from 0 to 63, at which a pSeries guest sees it; LUN/32 where neither it nor --vio-lun is given")
+	cmd.Flags().IntVar(&a.lun, "vio-lun", 0, "and the LUN there, a `NUMBER` from 0 to 31; LUN%32")
+	cmd.Flags().StringVar(&a.xen, "xen-address", "", "the `HOST:CHANNEL:TARGET:LUN` at which a Xen domain sees it; 0:0:0:LUN where it is not given")
+}
+
+// value is a LUN's key address, nil where no flag says anything.
+func (a *addressFlags) value(cmd *cobra.Command) map[string]any {
 	m := map[string]any{}
 	if cmd.Flags().Changed("vhost-target") {
-		m["vhost"] = map[string]any{"target": vt}
+		m["vhost"] = map[string]any{"target": a.vhost}
 	}
 	if cmd.Flags().Changed("vio-id") || cmd.Flags().Changed("vio-lun") {
-		m["vio"] = map[string]any{"id": id, "lun": lun}
+		m["vio"] = map[string]any{"id": a.id, "lun": a.lun}
+	}
+	if cmd.Flags().Changed("xen-address") {
+		m["xen"] = a.xen
+		if a.xen == "" {
+			m["xen"] = nil // out of the file
+		}
 	}
 	if len(m) == 0 {
 		return nil
@@ -316,19 +348,19 @@ func newLUNSet(g *globals) *cobra.Command {
 		{"read-only", "readOnly", "nobody may write by this LUN", 'b'},
 		{"disk", "disk", "the `DISK`", 's'},
 	})
-	var vt, id, vl int
-	addressFlags(cmd, &vt, &id, &vl)
+	var at addressFlags
+	at.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		n, err := lunNumber(args[1])
 		if err != nil {
 			return err
 		}
 		v := values()
-		if a := lunAddress(cmd, vt, id, vl); a != nil {
+		if a := at.value(cmd); a != nil {
 			v["address"] = a
 		}
 		if len(v) == 0 {
-			return usagef("nothing is to be changed: add --read-only, --disk, --vhost-target or --vio-id and --vio-lun")
+			return usagef("nothing is to be changed: add --read-only, --disk, --vhost-target, --xen-address or --vio-id and --vio-lun")
 		}
 		return f.run(g, cmd, api.EditOp{Action: config.Modify, Kind: "lun", Name: args[0], LUN: n, Values: v})
 	}

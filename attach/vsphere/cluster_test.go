@@ -92,7 +92,7 @@ func TestCHAP(t *testing.T) {
 	if b, err := os.ReadFile(filepath.Join(r.dir, "state", "attachments")); err == nil && strings.Contains(string(b), "secret-of") {
 		t.Error("a secret is in the journal")
 	}
-	if s := r.snapshot(); strings.Contains(s, "secret-of") || !strings.Contains(s, `"chapName": "esx"`) {
+	if s := r.snapshot(); strings.Contains(s, "secret-of") || !strings.Contains(s, `\"chapName\": \"esx\"`) {
 		t.Error("CHAP is not as it should be")
 	}
 	if n := r.mustAttach(Where{}, r.options()); n != 0 {
@@ -113,7 +113,7 @@ func TestMutualCHAP(t *testing.T) {
 		top: ", discovery: {chap: {user: esx, secretFile: DIR/right, mutual: {user: vtgt, secretFile: DIR/mutual}}}"})
 	before := r.snapshot()
 	r.mustAttach(Where{}, r.options())
-	if s := r.snapshot(); !strings.Contains(s, `"mutualChapName": "vtgt"`) || !strings.Contains(s, `"chapAuthenticationType": "chapRequired"`) {
+	if s := r.snapshot(); !strings.Contains(s, `\"mutualChapName\": \"vtgt\"`) || !strings.Contains(s, `\"chapAuthenticationType\": \"chapRequired\"`) {
 		t.Error("CHAP is not mutual")
 	}
 	r.mustDetach(Where{})

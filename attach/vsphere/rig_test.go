@@ -33,6 +33,7 @@ type rig struct {
 	lab    *vspheretest.Lab
 	portal string
 	naa    string
+	s      *Session
 
 	mu  sync.Mutex
 	log []string
@@ -99,14 +100,17 @@ func (r *rig) login() Login {
 	return Login{URL: r.lab.URL, User: vspheretest.User, Password: vspheretest.Password, Thumbprint: r.lab.Thumbprint}
 }
 
+// session is logged in, once for a test.
 func (r *rig) session() *Session {
 	r.t.Helper()
-	s, err := Connect(r.ctx, r.login())
-	if err != nil {
-		r.t.Fatal(err)
+	if r.s == nil {
+		var err error
+		if r.s, err = Connect(r.ctx, r.login()); err != nil {
+			r.t.Fatal(err)
+		}
+		r.t.Cleanup(func() { r.s.Close(context.Background()) })
 	}
-	r.t.Cleanup(func() { s.Close(context.Background()) })
-	return s
+	return r.s
 }
 
 func (r *rig) options() Options {
@@ -161,18 +165,6 @@ func (r *rig) snapshot() string {
 	r.t.Helper()
 	s := r.session()
 	var out []any
-	hosts, err := list[mo.HostSystem](r.ctx, s, "HostSystem", "name", "configManager", "config.storageDevice", "datastore")
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	slices.SortFunc(hosts, func(a, b mo.HostSystem) int { return strings.Compare(a.Name, b.Name) })
-	for i := range hosts {
-		var ss mo.HostStorageSystem
-		if err := s.one(r.ctx, *hosts[i].ConfigManager.StorageSystem, []string{"storageDeviceInfo", "fileSystemVolumeInfo"}, &ss); err != nil {
-			r.t.Fatal(err)
-		}
-		out = append(out, hosts[i].Name, hosts[i].Config.StorageDevice, hosts[i].Datastore, ss.StorageDeviceInfo, ss.FileSystemVolumeInfo)
-	}
 	ds, err := list[mo.Datastore](r.ctx, s, "Datastore", "name", "host", "vm")
 	if err != nil {
 		r.t.Fatal(err)
@@ -188,7 +180,7 @@ func (r *rig) snapshot() string {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	out = append(out, ds, vms, cfg.Text, as)
+	out = append(out, ds, vms, cfg.Text, as, strings.Split(r.lab.State(), "\n"))
 	b, err := json.MarshalIndent(out, "", " ")
 	if err != nil {
 		r.t.Fatal(err)

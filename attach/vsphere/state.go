@@ -1,7 +1,9 @@
 package vsphere
 
 import (
+	"bytes"
 	"context"
+	"encoding/hex"
 	"slices"
 	"strings"
 
@@ -76,16 +78,24 @@ func staticName(t *types.HostInternetScsiHbaStaticTarget) string {
 	return portal{t.Address, portOf(t.Port)}.String() + " " + strings.ToLower(t.IScsiName)
 }
 
-// device is the disk of a name, nil if the host does not see it. A host names it by its
-// NAA designator, unless a rule of an administrator says otherwise: then the designator
-// is among its other names.
+// device is the disk of a name, nil if the host does not see it. A host names disks by
+// their NAA designators (SPC-4 §7.8.6.6); where it has chosen another of a disk's
+// designators, ours is in what it keeps of VPD page 83h.
 func (v *storageView) device(naa string) *types.HostScsiDisk {
+	raw, _ := hex.DecodeString(strings.TrimPrefix(naa, "naa."))
+	if len(raw) < 8 {
+		return nil
+	}
 	for _, l := range v.info.ScsiLun {
 		d, ok := l.(*types.HostScsiDisk)
 		if !ok {
 			continue
 		}
 		if strings.EqualFold(d.CanonicalName, naa) || slices.ContainsFunc(d.Descriptor, func(x types.ScsiLunDescriptor) bool { return strings.EqualFold(x.Id, naa) }) {
+			return d
+		}
+		has := func(n types.ScsiLunDurableName) bool { return bytes.Contains(n.Data, raw) }
+		if d.DurableName != nil && has(*d.DurableName) || slices.ContainsFunc(d.AlternateName, has) {
 			return d
 		}
 	}

@@ -38,7 +38,7 @@ func describe(s *api.AttachmentStep) string {
 	case stepCHAP:
 		return "CHAP at send target " + s.Args["portal"]
 	case stepACL:
-		return s.Args["iqn"] + " at target " + s.Args["target"]
+		return "admission of " + s.Args["iqn"] + " to target " + s.Args["target"]
 	case stepDevice:
 		return "device " + s.Args["naa"]
 	case stepPolicy:

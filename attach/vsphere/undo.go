@@ -81,6 +81,12 @@ func (j *job) undoTarget(ctx context.Context, v *storageView, _ *api.Attachment,
 		return nil
 	}
 	naas := strings.Fields(s.Undo["naas"])
+	names := slices.Clone(naas) // the host's
+	for i, n := range naas {
+		if d := v.device(n); d != nil {
+			names[i] = d.CanonicalName
+		}
+	}
 	first := v
 	if err := j.removeStatics(ctx, v, v.of(s.Args["iqn"])); err != nil {
 		return err
@@ -116,12 +122,12 @@ func (j *job) undoTarget(ctx context.Context, v *storageView, _ *api.Attachment,
 		j.say("device %s stays: the host finds %s by a send target that stays, and is let in; a list of iscsi.initiators would keep it out", d.CanonicalName, s.Args["iqn"])
 	}
 	// A device that comes back is not to be off.
-	for _, n := range naas {
+	for _, n := range names {
 		if !slices.ContainsFunc(stay, func(d *types.HostScsiDisk) bool { return strings.EqualFold(d.CanonicalName, n) }) {
 			_, _ = methods.DeleteScsiLunState(ctx, j.h.s.c, &types.DeleteScsiLunState{This: j.h.storage, LunCanonicalName: n})
 		}
 	}
-	for _, n := range naas {
+	for _, n := range names {
 		j.forget(ctx, first, n)
 	}
 	return ctx.Err()

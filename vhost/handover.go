@@ -38,6 +38,7 @@ type Saved struct {
 
 	Regions  []SavedRegion  `json:"regions"`
 	Inflight *SavedInflight `json:"inflight,omitempty"`
+	Log      *SavedLog      `json:"log,omitempty"`
 	Rings    []SavedRing    `json:"rings"`
 
 	// Events wait for buffers.
@@ -63,6 +64,13 @@ type SavedInflight struct {
 	Size   int    `json:"size"` // entries of each
 }
 
+// SavedLog is the dirty log of a migration.
+type SavedLog struct {
+	FD   int    `json:"fd"`
+	Off  uint64 `json:"off"`
+	Size uint64 `json:"size"` // bytes
+}
+
 // SavedRing is what the front end has said of a ring.
 type SavedRing struct {
 	Index   int    `json:"index"`
@@ -72,6 +80,8 @@ type SavedRing struct {
 	Desc    uint64 `json:"desc"`
 	Avail   uint64 `json:"avail"`
 	Used    uint64 `json:"used"`
+	LogUsed bool   `json:"logUsed,omitempty"`
+	UsedAt  uint64 `json:"usedAt,omitempty"`
 	Enabled bool   `json:"enabled"`
 	Runs    bool   `json:"runs"`
 	Kick    int    `json:"kick"`
@@ -300,12 +310,16 @@ func (s *session) save(set *handover.Set, ran []*setup) (*Saved, error) {
 	if f := s.inf; f != nil {
 		st.Inflight = &SavedInflight{FD: add(f.fd), Off: f.off, Queues: f.queues, Size: f.size}
 	}
+	if g := s.log; g != nil {
+		st.Log = &SavedLog{FD: add(g.fd), Off: g.off, Size: g.size}
+	}
 	for _, q := range s.rings {
 		if q == nil {
 			continue
 		}
 		r := SavedRing{
 			Index: q.vq.index, Num: q.num, Base: q.base, Placed: q.placed, Desc: q.desc, Avail: q.avail, Used: q.used,
+			LogUsed: q.logUsed, UsedAt: q.usedAt,
 			Enabled: q.enabled, Kick: add(q.kick), Call: add(q.call), Err: add(q.err),
 		}
 		for _, o := range ran {
@@ -427,6 +441,17 @@ func (s *session) adopt(st *Saved, set *handover.Set) error {
 		}
 		s.inf.fd = fd
 	}
+	if l := st.Log; l != nil {
+		fd, err := set.Take(l.FD)
+		if err != nil {
+			return err
+		}
+		if s.log, err = s.d.openLog(fd, l.Off, l.Size); err != nil {
+			shut(fd)
+			return err
+		}
+		s.log.fd = fd
+	}
 	for i := range st.Rings {
 		if err := s.adoptRing(&st.Rings[i], set); err != nil {
 			return fmt.Errorf("ring %d: %w", st.Rings[i].Index, err)
@@ -447,7 +472,7 @@ func (s *session) adoptRing(r *SavedRing, set *handover.Set) error {
 	}
 	q := &setup{
 		vq: newVirtqueue(s.d, r.Index), num: r.Num, base: r.Base, placed: r.Placed, desc: r.Desc, avail: r.Avail, used: r.Used,
-		enabled: r.Enabled, kick: -1, call: -1, err: -1,
+		logUsed: r.LogUsed, usedAt: r.UsedAt, enabled: r.Enabled, kick: -1, call: -1, err: -1,
 	}
 	s.rings[r.Index] = q
 	for _, x := range []struct {

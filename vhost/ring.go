@@ -48,6 +48,10 @@ type ring struct {
 	reHead  uint16
 	held    bool // the core did not take the chain in scratch: it is next
 
+	log     *dirtyLog // nil: writes are not noted
+	logUsed bool      // the used ring's are, too
+	usedAt  uint64    // its guest physical address
+
 	kick, call, errfd int
 	source            loop.Source
 	features          uint64
@@ -144,6 +148,7 @@ func (r *ring) open(s *ringStart) error {
 		return err
 	}
 	r.limit = min(maxFlight, r.vr.Size())
+	r.setLog(s.Log, s.LogUsed, s.UsedAt)
 	if s.Kick >= 0 {
 		if err := r.loop.Add(&r.source, s.Kick, loop.In|loop.Edge, (*ringKick)(r)); err != nil {
 			r.pin.Leave()
@@ -240,6 +245,13 @@ func (r *ring) guard(step func(*ring)) {
 	if err := gmem.Guard(r.d.space, step, r); err != nil {
 		r.dead = true
 		r.fail(err)
+		return
+	}
+	if r.logUsed {
+		if err := gmem.Guard(r.d.space, wroteUsed, r); err != nil {
+			r.dead = true
+			r.fail(err)
+		}
 	}
 }
 
@@ -287,6 +299,7 @@ func (r *ring) dirty() {
 // answer gives the chain in scratch back at once: n bytes of In, from b on.
 func (r *ring) answer(b []byte) {
 	gmem.Scatter(r.scratch.In, b)
+	r.written(r.mem, r.scratch.In)
 	r.vr.Push(r.scratch.Head, uint32(len(b)))
 	r.dirty()
 }
@@ -361,10 +374,13 @@ func flushStep(r *ring) {
 		if r.index == controlQueue {
 			r.resp[0] = byte(s.code)
 			gmem.Scatter(s.head, r.resp[:virtioscsi.TMFRespLen])
+			r.written(s.pin.Map(), s.head)
 			r.vr.Push(s.chain.Head, virtioscsi.TMFRespLen)
 		} else {
 			s.outcome(&r.resp)
 			gmem.Scatter(s.head, r.resp[:])
+			r.written(s.pin.Map(), s.head)
+			r.written(s.pin.Map(), s.chain.In)
 			r.vr.Push(s.chain.Head, uint32(min(virtioscsi.RespLen+s.n, 1<<32-1)))
 		}
 		r.cur = nil

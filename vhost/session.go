@@ -15,11 +15,11 @@ import (
 // asking, and it is how we read requests anyway.
 const (
 	offered = proto.FeatureHotplug | proto.FeatureChange | proto.FeatureAnyLayout |
-		proto.FeatureIndirectDesc | proto.FeatureEventIdx | proto.FeatureProtocol | proto.FeatureVersion1
+		proto.FeatureIndirectDesc | proto.FeatureEventIdx | proto.FeatureLogAll | proto.FeatureProtocol | proto.FeatureVersion1
 
 	// Whatever is offered here QEMU uses. CONFIG it must not see: it answers for
 	// the configuration space itself.
-	offeredProtocol = proto.ProtocolMQ | proto.ProtocolReplyAck | proto.ProtocolInflightShmFD |
+	offeredProtocol = proto.ProtocolMQ | proto.ProtocolLogShmFD | proto.ProtocolReplyAck | proto.ProtocolInflightShmFD |
 		proto.ProtocolResetDevice | proto.ProtocolConfigureMemSlots | proto.ProtocolStatus
 )
 
@@ -41,6 +41,7 @@ type session struct {
 	mem   *gmem.Map // the present generation, nil: none yet
 	files []file    // of mem's regions
 	inf   *inflight // nil: nothing is recorded
+	log   *dirtyLog // nil: none was given
 	rings []*setup
 	seen  [maxRequest / 64]uint64 // unknown requests that were logged
 }
@@ -100,7 +101,7 @@ func (s *session) handle(m *incoming) error {
 		// no index to go on from.
 		err = derr
 	}
-	replied := m.Request.HasReply()
+	replied := m.Request.HasReply() || m.Request == proto.SetLogBase && s.protocol&proto.ProtocolLogShmFD != 0
 	if d, ok := err.(*declined); ok {
 		s.note(m.Request, d)
 		if !replied && s.wantsAck(m) {
@@ -182,6 +183,12 @@ func (s *session) dispatch(m *incoming) error {
 	case proto.SetVringKick, proto.SetVringCall, proto.SetVringErr:
 		return s.setVringFD(m)
 
+	case proto.SetLogBase:
+		return s.setLogBase(m)
+	case proto.SetLogFD:
+		// An eventfd to tell that something was noted, which nobody has ever used.
+		return nil
+
 	case proto.GetInflightFD:
 		return s.getInflightFD(m)
 	case proto.SetInflightFD:
@@ -236,6 +243,12 @@ func (s *session) setFeatures(m *incoming) error {
 			more, strings.Join(more.Properties(), " and "))}
 	}
 	if s.agreed && f == s.features {
+		return nil
+	}
+	// A migration begins and ends while rings run.
+	if s.agreed && f^s.features == proto.FeatureLogAll {
+		s.features = f
+		s.relog()
 		return nil
 	}
 	for _, r := range s.rings {
@@ -304,7 +317,8 @@ func (s *session) end(deadline time.Duration) (stuck int) {
 	// Where something is stuck its mark is not cleared any more, and the memory not
 	// touched: the record is free in any case.
 	s.inf.retire()
-	s.rings, s.mem, s.files, s.inf = nil, nil, nil, nil
+	s.log.retire()
+	s.rings, s.mem, s.files, s.inf, s.log = nil, nil, nil, nil, nil
 	s.publish()
 	return stuck
 }

@@ -22,6 +22,8 @@ type setup struct {
 	base              uint16
 	placed            bool // addresses are known
 	desc, avail, used uint64
+	logUsed           bool // writes to the used ring are noted
+	usedAt            uint64
 
 	enabled bool
 	parked  bool // started, and its areas are in no memory at present
@@ -107,12 +109,11 @@ func (s *session) setVringAddr(m *incoming) error {
 	if err != nil {
 		return err
 	}
-	if a.Flags&proto.VringLog != 0 {
-		return &violation{fmt.Errorf("SET_VRING_ADDR asks to log writes to ring %d, which was not offered", a.Index)}
-	}
 	same := q.placed && q.desc == a.Desc && q.avail == a.Avail && q.used == a.Used
 	q.placed, q.desc, q.avail, q.used = true, a.Desc, a.Avail, a.Used
+	q.logUsed, q.usedAt = a.Flags&proto.VringLog != 0, a.Log
 	if q.vq.started() {
+		q.relog(s.logNow())
 		if same || q.parked {
 			return nil
 		}
@@ -248,6 +249,7 @@ func (s *session) begin(q *setup, goesOn bool) error {
 		Features: uint64(s.features),
 		Desc:     q.desc, Avail: q.avail, Used: q.used,
 		Mem: s.mem, Kick: q.kick, Call: q.call, GoesOn: goesOn,
+		Log: s.logNow(), LogUsed: q.logUsed, UsedAt: q.usedAt,
 	}
 	var err error
 	if r.Inflight, err = s.inf.part(q.vq.index); err != nil {

@@ -41,6 +41,11 @@ type ringStart struct {
 	Mem               *gmem.Map // the present generation
 	// GoesOn: the ring ran before and was halted, unseen by its driver.
 	GoesOn bool
+	// Log is where writes are noted, nil: they are not; with LogUsed those to the
+	// used ring, too, which is at guest physical address UsedAt.
+	Log     *dirtyLog
+	LogUsed bool
+	UsedAt  uint64
 	// Kick, Call and Err are eventfds, -1: none. They are the virtqueue's from now
 	// on, also where start fails: it closes them and leaves their flags alone.
 	Kick, Call, Err int

@@ -98,6 +98,12 @@ func (a Area) Store32(off int, v uint32) {
 	atomic.StoreUint32((*uint32)(unsafe.Pointer(&a.b[off])), swap32(v))
 }
 
+// Or32 sets bits of the 32-bit field at off, whose address is a multiple of 4.
+func (a Area) Or32(off int, v uint32) {
+	_ = a.b[off+3]
+	atomic.OrUint32((*uint32)(unsafe.Pointer(&a.b[off])), swap32(v))
+}
+
 // Put16 stores the 16-bit field at off, whose address is even, and nothing beside
 // it.
 func (a Area) Put16(off int, v uint16) {

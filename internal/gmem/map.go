@@ -156,6 +156,17 @@ func (m *Map) Slice(a, n uint64) ([]byte, error) {
 	return nil, &AddressError{a, n, ErrSplit}
 }
 
+// Guest is the guest address of b, a piece of one region of m as Append and Slice give
+// them; false: it is none.
+func (m *Map) Guest(b []byte) (uint64, bool) {
+	for _, r := range m.regions {
+		if off := addr(b) - addr(r.mem); off < uintptr(len(r.mem)) {
+			return r.Guest + uint64(off), true
+		}
+	}
+	return 0, false
+}
+
 // User translates n bytes at the front end's own address u, as SET_VRING_ADDR
 // gives them, that must lie in one region. It is for the control path.
 func (m *Map) User(u, n uint64) ([]byte, error) {

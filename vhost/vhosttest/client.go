@@ -71,6 +71,7 @@ type Client struct {
 	started  bool
 	shared   []*Region // what the back end has been told of, on this connection
 	inflight inflight
+	logging  bool // StartLog
 }
 
 // inflight is the region in which the back end marks what it has in flight.
@@ -96,7 +97,7 @@ func defaults(o Options) Options {
 		o.Features = FeatureInOut | FeatureHotplug | FeatureChange | FeatureIndirect | FeatureEventIdx | FeatureVersion1
 	}
 	if o.ProtocolFeatures == 0 {
-		o.ProtocolFeatures = ProtocolMQ | ProtocolReplyAck | ProtocolInflight | ProtocolReset | ProtocolMemSlots | ProtocolStatus
+		o.ProtocolFeatures = ProtocolMQ | ProtocolLogSHMFD | ProtocolReplyAck | ProtocolInflight | ProtocolReset | ProtocolMemSlots | ProtocolStatus
 	}
 	if o.Regions == nil {
 		half := o.MemoryBytes / 2 &^ (pageBytes - 1)

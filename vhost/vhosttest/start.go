@@ -60,6 +60,9 @@ func (c *Client) Start() error {
 // negotiated is what SET_FEATURES says.
 func (c *Client) negotiated() uint64 {
 	c.Features = c.Offered&(c.o.Features|FeatureProtocolFeatures) | c.o.Force
+	if c.logging {
+		c.Features |= FeatureLogAll
+	}
 	return c.Features
 }
 
@@ -87,14 +90,13 @@ func (c *Client) startRing(i int) error {
 		return err
 	}
 	x := uint32(i)
-	l := q.ring.Layout
 	for _, s := range []struct {
 		m    Message
 		body []byte
 	}{
 		{SetVringNum, u32s(x, uint32(c.o.Size))},
 		{SetVringBase, u32s(x, uint32(q.base))},
-		{SetVringAddr, append(u32s(x, 0), u64s(c.Mem.user(l.Desc), c.Mem.user(l.Used), c.Mem.user(l.Avail), 0)...)},
+		{SetVringAddr, c.addr(i)},
 	} {
 		if err := c.Set(s.m, false, s.body); err != nil {
 			return err

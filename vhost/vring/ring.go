@@ -144,6 +144,9 @@ func area(what string, b []byte, n, align int) (gmem.Area, error) {
 // Size is the number of entries.
 func (r *Ring) Size() int { return r.size }
 
+// UsedLen is the size of the used ring with its avail_event, bytes: all that is written.
+func (r *Ring) UsedLen() int { return r.used.Len() }
+
 // Next is the available index of the next entry that Pop takes: with nothing in
 // flight, the answer to GET_VRING_BASE.
 func (r *Ring) Next() uint16 { return r.next }

@@ -313,6 +313,47 @@ func (b *bench) killed() {
 	}
 }
 
+// killedHot is killed with a guest that runs: at a few points, or with VTGT_ATTACH_POINTS=1
+// at each. Every other time the next command goes on instead of taking back.
+func (b *bench) killedHot(g *libvirtGuest) {
+	was := b.state("web1")
+	step := rounds(b.t, "VTGT_ATTACH_POINTS", 3)
+	points := 0
+	for _, c := range []struct {
+		what []string
+		mib  int
+	}{{[]string{"web1", "t2"}, 16}, {[]string{"web1", "t1", "--lun", "5"}, 24}} {
+		for _, verb := range []string{"attach", "detach"} {
+			for n := 1; ; n += step {
+				if verb == "detach" {
+					b.ok("attach", c.what...)
+				}
+				p := b.proxy(n, false, func(cmd *exec.Cmd) { _ = cmd.Process.Kill() })
+				_, err := p.run(verb, c.what...)
+				p.close()
+				if !p.fired() && err != nil {
+					b.t.Fatal(err)
+				}
+				if verb == "attach" && (points%2 == 0 || !p.fired()) {
+					b.ok("attach", c.what...)
+					g.works(g.sees(c.mib), uint64(n))
+				}
+				b.ok("detach", c.what...)
+				g.misses(c.mib)
+				b.same("web1", was)
+				if !p.fired() {
+					break
+				}
+				points++
+			}
+		}
+	}
+	b.t.Logf("killed at %d points", points)
+	if points < 8 {
+		b.t.Errorf("killed at %d points only", points)
+	}
+}
+
 // proxy stands between a command and the daemon, and does something at the n'th request
 // that changes anything.
 type proxy struct {

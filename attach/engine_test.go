@@ -334,3 +334,47 @@ func TestTakenOver(t *testing.T) {
 	}
 	w.clean(t)
 }
+
+// Steps can be taken back apart, and forgotten.
+func TestUndoOnlyForget(t *testing.T) {
+	w := newWorld()
+	ctx := context.Background()
+	if err := w.attach(""); err != nil {
+		t.Fatal(err)
+	}
+	r, err := w.engine().Find(ctx, "k", "t", 0, "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.UndoOnly(ctx, func(s *api.AttachmentStep) bool { return s.Name == "c" }); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(w.things, ""); got != "ab" || len(r.Record().Steps) != 2 {
+		t.Errorf("%q %+v", got, r.Record())
+	}
+	w.things = w.things[:1] // b is lost
+	if err := r.Forget(ctx, func(s *api.AttachmentStep) bool { return s.Name == "b" }); err != nil || len(r.Record().Steps) != 1 {
+		t.Errorf("%v %+v", err, r.Record())
+	}
+	if err := w.attach(""); err != nil || strings.Join(w.things, "") != "abc" {
+		t.Errorf("%v %v", err, w.things)
+	}
+	if err := w.detach(); err != nil {
+		t.Error(err)
+	}
+	w.clean(t)
+}
+
+// A record whose only step was broken off does not stay when the next run fails, too.
+func TestBrokenOffThenFails(t *testing.T) {
+	w := newWorld()
+	w.crash, w.after = 1, true
+	if err := w.attach(""); err == nil {
+		t.Fatal("not killed")
+	}
+	w.j.fell, w.crash = nil, 0
+	if err := w.attach("a"); err == nil {
+		t.Fatal("no error")
+	}
+	w.clean(t)
+}

@@ -186,15 +186,15 @@ func removeArgs(text, id string) (out string, found bool, err error) {
 		return text, false, nil
 	}
 	if len(drop) == len(as) {
+		es, err := elements(text, "domain", "qemu:commandline")
+		if err != nil {
+			return "", false, err
+		}
 		envs, err := elements(text, "domain", "qemu:commandline", "qemu:env")
 		if err != nil {
 			return "", false, err
 		}
-		if len(envs) == 0 {
-			es, err := elements(text, "domain", "qemu:commandline")
-			if err != nil {
-				return "", false, err
-			}
+		if len(es) == 1 && len(envs) == 0 {
 			return cut(text, es[0]), true, nil
 		}
 	}

@@ -267,8 +267,10 @@ type step struct {
 	name string
 	args map[string]string
 	text string // what is done; empty: nothing that anybody sees
-	// there tells whether the effect is there.
+	// there tells whether the effect is there. ours, optional, tells that it is there
+	// because of another attachment that did not mean it, and is to be journalled.
 	there func(*storageView) (bool, error)
+	ours  func(*storageView) bool
 	// undo gives what undoing it needs to know, do does it and may complete that.
 	undo func(*storageView) map[string]string
 	do   func(ctx context.Context, v *storageView, undo map[string]string) error
@@ -325,13 +327,15 @@ func (j *job) ensure(ctx context.Context, st step) error {
 	}
 	done := own != nil && own.State == api.Done
 	var share *api.AttachmentStep
+	found := false
 	if there && own == nil {
 		share = held(j.others, st.name, st.args)
+		found = share == nil && st.ours != nil && st.ours(v)
 	}
 	switch {
-	case there && (done || own == nil && share == nil):
+	case there && (done || own == nil && share == nil && !found):
 		return nil // ours and done, or somebody else's
-	case share == nil && st.text != "":
+	case share == nil && !found && st.text != "":
 		j.n++
 		j.say("%s", st.text)
 	}
@@ -352,7 +356,7 @@ func (j *job) ensure(ctx context.Context, st step) error {
 		inherit(s.Undo, share)
 	}
 	return j.run.Do(ctx, s, func(ctx context.Context) error {
-		if share != nil {
+		if share != nil || found {
 			return nil
 		}
 		if own != nil { // planned before, and now undone

@@ -264,21 +264,37 @@ func TestTogether(t *testing.T) {
 	}
 }
 
-// A target that lets everybody in is found by the send target of another one.
+// A target that lets everybody in is found by the send target of another one, before
+// it is attached and after it was detached. In no order is anything left in the end.
 func TestOpenTarget(t *testing.T) {
 	r := newRig(t, rigOptions{disks: otherDisk, targets: otherTarget})
 	before := r.snapshot()
-	r.mustAttach(Where{}, r.options())
-	p := r.options()
-	p.Target = "u"
-	r.mustAttach(Where{}, p)
-	r.said()
-	r.detachOf("t")
-	if said := strings.Join(r.said(), "\n"); !strings.Contains(said, "device "+r.naa+" stays") {
-		t.Error(said)
+	attach := map[string]Options{"t": r.options(), "u": r.options()}
+	for n := range attach {
+		o := attach[n]
+		o.Target = n
+		attach[n] = o
 	}
-	r.detachOf("u")
-	r.same(before)
+	for _, order := range []string{"tu tu", "tu ut", "ut tu", "ut ut"} {
+		in, out, _ := strings.Cut(order, " ")
+		for _, n := range strings.Split(in, "") {
+			r.mustAttach(Where{}, attach[n])
+		}
+		if ss, err := r.c.Sessions(r.ctx); err != nil || len(ss) != 2 {
+			t.Errorf("%s: %d sessions, %v", order, len(ss), err)
+		}
+		r.said()
+		for _, n := range strings.Split(out, "") {
+			r.detachOf(n)
+		}
+		if said := strings.Join(r.said(), "\n"); out == "tu" && !strings.Contains(said, "device "+r.naa+" stays") {
+			t.Errorf("%s: %s", order, said)
+		}
+		r.same(before)
+		if testing.Short() && order == "tu ut" {
+			break
+		}
+	}
 }
 
 // What an administrator has set up before stays: the adapter, a send target, what it

@@ -129,6 +129,7 @@ func (j *job) session() step {
 	return step{
 		name: stepTarget, args: map[string]string{"iqn": j.t.iqn},
 		there: yes(func(v *storageView) bool { return len(v.of(j.t.iqn)) > 0 }),
+		ours:  j.discovered,
 		undo: func(*storageView) map[string]string {
 			var naas []string
 			for _, l := range j.t.luns {
@@ -138,6 +139,25 @@ func (j *job) session() step {
 		},
 		do: func(context.Context, *storageView, map[string]string) error { return nil },
 	}
+}
+
+// discovered tells that the host knows the target only by send targets of other
+// attachments, which find all targets that let the host in.
+func (j *job) discovered(v *storageView) bool {
+	var before []string
+	any := false
+	for i := range j.others {
+		for _, s := range j.others[i].Steps {
+			if s.Name == stepSend && s.State != api.Undone {
+				any = true
+				before = append(before, strings.Split(s.Undo["before"], "\n")...)
+			}
+		}
+	}
+	ts := v.of(j.t.iqn)
+	return any && len(ts) > 0 && !slices.ContainsFunc(ts, func(t types.HostInternetScsiHbaStaticTarget) bool {
+		return t.DiscoveryMethod != string(types.HostInternetScsiHbaStaticTargetTargetDiscoveryMethodSendTargetMethod) || slices.Contains(before, staticName(&t))
+	})
 }
 
 func (j *job) sendTarget(p portal) step {
@@ -258,6 +278,7 @@ func (j *job) device(iqn string, l lun) step {
 	return step{
 		name: stepDevice, args: map[string]string{"naa": l.naa}, text: "rescan for LUN " + strconv.Itoa(int(l.number)) + ", " + l.naa,
 		there: yes(usable),
+		ours:  j.discovered,
 		do: func(ctx context.Context, v *storageView, _ map[string]string) error {
 			if v.hba == nil {
 				return fail(j.h.object(), "try again", "its software iSCSI adapter is gone")

@@ -57,6 +57,10 @@ func (j *job) undoISCSI(ctx context.Context, v *storageView, _ *api.Attachment, 
 		j.say("software iSCSI stays on: others have added targets to %s meanwhile", v.hba.Device)
 		return nil
 	}
+	// Sessions of targets that are not configured any more end by a rescan.
+	if err := j.rescan(ctx, v); err != nil {
+		return err
+	}
 	if _, err := methods.UpdateSoftwareInternetScsiEnabled(ctx, j.h.s.c, &types.UpdateSoftwareInternetScsiEnabled{This: j.h.storage, Enabled: false}); err != nil {
 		return because(j.h.object(), "software iSCSI cannot be turned off", "detach again in a minute; sessions or port bindings may be in the way", err)
 	}

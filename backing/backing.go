@@ -35,7 +35,8 @@ const (
 	Purge
 	// Copy makes [Off, Off+Len) what [SrcOff, SrcOff+Len) of Src is, without Bufs;
 	// ErrNotSupported where this store has no better way from there than reading and
-	// writing. The ranges do not overlap.
+	// writing: the caller may do that, also when some has been copied already. With
+	// NoUnmap the blocks must not be shared with anybody.
 	Copy
 )
 

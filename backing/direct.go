@@ -32,7 +32,7 @@ func (s *fileStore) ragged(op *Op) bool { return (op.Off|op.Len)&int64(s.offAlig
 // needsExclusive reports whether a Zero or Discard must read a block to change a
 // part of it.
 func (s *fileStore) needsExclusive(op *Op) bool {
-	return s.direct && s.ragged(op) && !(op.Kind == Discard && !s.p.Load().DiscardZeroes)
+	return s.direct && op.Kind != Copy && s.ragged(op) && !(op.Kind == Discard && !s.p.Load().DiscardZeroes)
 }
 
 func (q *fileQueue) directRead(op *Op) {

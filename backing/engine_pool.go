@@ -46,6 +46,17 @@ func (s *fileStore) runWhole(op *Op) error {
 			return s.settle(d)
 		}
 		return nil
+	case Copy:
+		if s.latched.Load() {
+			return ErrLatched
+		}
+		if err := s.copyWhole(d, op); err != nil {
+			return err
+		}
+		if s.stable(op) {
+			return s.settle(d)
+		}
+		return nil
 	case Extents:
 		return extents(d.fd, op)
 	}

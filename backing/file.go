@@ -50,7 +50,7 @@ type fileStore struct {
 	lbs                     int  // a block device's logical block
 
 	// What the first refusal teaches.
-	noPunch, noZeroRange, noDsync, noDiscard atomic.Bool
+	noPunch, noZeroRange, noDsync, noDiscard, noClone atomic.Bool
 
 	// fdatasync is the system call; tests put a failing one in its place.
 	fdatasync func(fd int) error

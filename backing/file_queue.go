@@ -118,6 +118,21 @@ func (q *fileQueue) Submit(op *Op) bool {
 		}
 		st.phase = phaseWhole
 		q.toWorker(op)
+	case Copy:
+		if s.latched.Load() {
+			op.Err = ErrLatched
+			return true
+		}
+		if _, ok := op.Src.(copySource); !ok || s.block {
+			op.Err = ErrNotSupported
+			return true
+		}
+		q.enter(op)
+		if s.direct && !q.enterWrite(op) {
+			return false
+		}
+		st.phase = phaseWhole
+		q.toWorker(op)
 	case Extents:
 		if !s.p.Load().Extents {
 			op.Err = ErrNotSupported

@@ -129,7 +129,7 @@ func (o *Op) check(i *Info) error {
 		return ErrNotSupported
 	}
 	switch o.Kind {
-	case Write, Discard, Zero:
+	case Write, Discard, Zero, Copy:
 		if i.ReadOnly {
 			return ErrReadOnly
 		}

@@ -26,14 +26,10 @@ func (s *fileStore) Space() (Space, error) {
 	if s.block {
 		return Space{}, ErrNotSupported
 	}
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return Space{}, ErrClosed
+	d, err := s.open()
+	if err != nil {
+		return Space{}, err
 	}
-	d := s.d
-	d.refs.Add(1)
-	s.mu.Unlock()
 	defer d.release(false)
 	var st sys.FileStat
 	if err := sys.Fstat(d.fd, &st); err != nil {

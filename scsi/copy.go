@@ -360,7 +360,11 @@ func runCopyMove(t *Task) {
 	}
 	bs := t.blockLen()
 	t.op.Src, t.op.SrcOff = s.r.src.unit.backing, s.r.src.off
-	t.store(backing.Copy, t.unit.writeThrough(), int64(lba)*bs, int64(n)*bs, nil, copyMoved)
+	fl := t.unit.writeThrough()
+	if !t.unit.conf.Thin {
+		fl |= backing.NoUnmap
+	}
+	t.store(backing.Copy, fl, int64(lba)*bs, int64(n)*bs, nil, copyMoved)
 }
 
 // copyMoved is the step after a move.

@@ -247,3 +247,27 @@ func OpenUnnamed(dir string, flags int, mode uint32) (int, error) {
 func LinkFile(fd int, path string) error {
 	return unix.Linkat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
 }
+
+// CloneRange has [off, off+n) of dst share the blocks of [from, from+n) of src
+// (FICLONERANGE), with EINTR retried. Offsets and length are multiples of the file
+// system's block size.
+func CloneRange(dst int, off int64, src int, from, n int64) error {
+	r := unix.FileCloneRange{Src_fd: int64(src), Src_offset: uint64(from), Src_length: uint64(n), Dest_offset: uint64(off)}
+	for {
+		err := unix.IoctlFileCloneRange(dst, &r)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// CopyRange copies at most n bytes from src at from to dst at off inside the kernel
+// (copy_file_range(2)), with EINTR retried, and returns how many; 0 at the end of src.
+func CopyRange(dst int, off int64, src int, from int64, n int) (int, error) {
+	for {
+		m, err := unix.CopyFileRange(src, &from, dst, &off, n, 0)
+		if err != unix.EINTR {
+			return m, err
+		}
+	}
+}

@@ -93,7 +93,7 @@ func child(conf string) error {
 	if err := tg.Map(0, u, scsi.MapOptions{}); err != nil {
 		return err
 	}
-	e, err := vhost.NewExport(vhost.WithPoints(vhost.Config{Name: "vm", Group: g, Initiator: [16]byte{1},
+	e, err := vhost.NewExport(vhost.WithPoints(vhost.Config{Migratable: true, Name: "vm", Group: g, Initiator: [16]byte{1},
 		Targets: []vhost.TargetPort{{ID: 0, Port: tg.NewPort(scsi.PortConfig{RelID: 1, Protocol: 4, Name: "t", DeviceName: "t"})}}},
 		func(queue int, p vring.Point) {
 			f.at([...]string{"control-", "event-", ""}[min(queue, 2)] + p.String())

@@ -48,7 +48,7 @@ func (e *export) successor() {
 		}
 		r.ok(tg.Map(m.lun, d.unit, scsi.MapOptions{}))
 	}
-	e.e, err = vhost.NewExport(vhost.Config{Name: "vm0", Group: r.group, Targets: ports, Initiator: [16]byte{1, 2, 3},
+	e.e, err = vhost.NewExport(vhost.Config{Migratable: true, Name: "vm0", Group: r.group, Targets: ports, Initiator: [16]byte{1, 2, 3},
 		Deadline: r.o.deadline, Queues: r.o.queues, Saved: st, Set: &set})
 	r.ok(err)
 	for n, d := range r.disks {
@@ -217,7 +217,7 @@ func TestHandOverUndone(t *testing.T) {
 		r.ok(err)
 		tg := scsi.NewTarget(scsi.TargetConfig{Name: "t"})
 		r.ok(tg.Map(0, u, scsi.MapOptions{}))
-		x, err := vhost.NewExport(vhost.Config{Name: "vm", Group: r.group, Initiator: [16]byte{1, 2, 3}, Saved: recode(r, st), Set: &set,
+		x, err := vhost.NewExport(vhost.Config{Migratable: true, Name: "vm", Group: r.group, Initiator: [16]byte{1, 2, 3}, Saved: recode(r, st), Set: &set,
 			Targets: []vhost.TargetPort{{ID: 0, Port: tg.NewPort(scsi.PortConfig{RelID: 1, Protocol: 4})}}})
 		r.ok(err)
 		set.Close()

@@ -158,7 +158,7 @@ func (r *rig) newExport(x int) *export {
 		r.ok(tg.Map(m.lun, r.disk(100*x+m.disk).unit, scsi.MapOptions{}))
 	}
 	var err error
-	e.e, err = vhost.NewExport(vhost.Config{Name: fmt.Sprintf("vm%d", x), Group: r.group, Targets: ports,
+	e.e, err = vhost.NewExport(vhost.Config{Migratable: true, Name: fmt.Sprintf("vm%d", x), Group: r.group, Targets: ports,
 		Initiator: [16]byte{1, 2, 3, 15: byte(x)}, Deadline: r.o.deadline, Queues: r.o.queues})
 	r.ok(err)
 	e.l, err = net.ListenUnix("unix", &net.UnixAddr{Name: e.path, Net: "unix"})

@@ -26,6 +26,9 @@ type Config struct {
 	Deadline  time.Duration // of stopping rings and of task management (30 s)
 	Queues    int           // request queues that a front end is told to be possible (1024)
 	Log       *slog.Logger  // nil: silence
+	// Migratable: the front end may move its machine to another host, where another
+	// vtgt serves the same disks. The pages that we write are noted then.
+	Migratable bool
 	// OnConnect, where set, hears of a front end's coming and going, with what can
 	// be said of it, one call at a time. It must not call the Export.
 	OnConnect func(up bool, detail string)

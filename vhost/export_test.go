@@ -150,6 +150,7 @@ func (h *house) export(name string, change ...func(*Config)) *flat {
 	if c.Targets == nil {
 		c.Targets = []TargetPort{{0, f.target.NewPort(scsi.PortConfig{RelID: 1, Protocol: 4, Name: name, DeviceName: name})}}
 	}
+	c.Migratable = true
 	if f.Export, err = NewExport(c); err != nil {
 		h.Fatal(err)
 	}

@@ -395,6 +395,7 @@ func takeConn(set *handover.Set, i int) (*net.UnixConn, error) {
 func (s *session) adopt(st *Saved, set *handover.Set) error {
 	s.features, s.agreed = proto.Features(st.Features), st.Agreed
 	s.protocol, s.status = proto.ProtocolFeatures(st.Protocol), proto.Status(st.Status)
+	offered, offeredProtocol := s.e.offers()
 	if more := s.features &^ offered; more != 0 {
 		return fmt.Errorf("%v was agreed upon, which this version does not know", more)
 	}

@@ -15,13 +15,22 @@ import (
 // asking, and it is how we read requests anyway.
 const (
 	offered = proto.FeatureHotplug | proto.FeatureChange | proto.FeatureAnyLayout |
-		proto.FeatureIndirectDesc | proto.FeatureEventIdx | proto.FeatureLogAll | proto.FeatureProtocol | proto.FeatureVersion1
+		proto.FeatureIndirectDesc | proto.FeatureEventIdx | proto.FeatureProtocol | proto.FeatureVersion1
 
 	// Whatever is offered here QEMU uses. CONFIG it must not see: it answers for
 	// the configuration space itself.
-	offeredProtocol = proto.ProtocolMQ | proto.ProtocolLogShmFD | proto.ProtocolReplyAck | proto.ProtocolInflightShmFD |
+	offeredProtocol = proto.ProtocolMQ | proto.ProtocolReplyAck | proto.ProtocolInflightShmFD |
 		proto.ProtocolResetDevice | proto.ProtocolConfigureMemSlots | proto.ProtocolStatus
 )
+
+// offers is what the front end is told of. Without LOG_ALL it does not let the machine
+// migrate.
+func (e *Export) offers() (proto.Features, proto.ProtocolFeatures) {
+	if e.conf.Migratable {
+		return offered | proto.FeatureLogAll, offeredProtocol | proto.ProtocolLogShmFD
+	}
+	return offered, offeredProtocol
+}
 
 // session is what one front end has set up. It belongs to the connection's goroutine;
 // what others may read is published after each message.
@@ -138,11 +147,13 @@ func (s *session) note(r proto.Request, why error) {
 func (s *session) dispatch(m *incoming) error {
 	switch m.Request {
 	case proto.GetFeatures:
-		return s.number(m, uint64(offered))
+		f, _ := s.e.offers()
+		return s.number(m, uint64(f))
 	case proto.SetFeatures:
 		return s.setFeatures(m)
 	case proto.GetProtocolFeatures:
-		return s.number(m, uint64(offeredProtocol))
+		_, p := s.e.offers()
+		return s.number(m, uint64(p))
 	case proto.SetProtocolFeatures:
 		return s.setProtocolFeatures(m)
 	case proto.GetQueueNum:
@@ -238,6 +249,7 @@ func (s *session) setFeatures(m *incoming) error {
 		return broken(m, err)
 	}
 	f := proto.Features(v)
+	offered, _ := s.e.offers()
 	if more := f &^ offered; more != 0 {
 		return &violation{fmt.Errorf("SET_FEATURES with %v, which was not offered: leave out %s in QEMU's -device vhost-user-scsi-pci",
 			more, strings.Join(more.Properties(), " and "))}
@@ -266,6 +278,7 @@ func (s *session) setProtocolFeatures(m *incoming) error {
 		return broken(m, err)
 	}
 	f := proto.ProtocolFeatures(v)
+	_, offeredProtocol := s.e.offers()
 	if more := f &^ offeredProtocol; more != 0 {
 		return &violation{fmt.Errorf("SET_PROTOCOL_FEATURES with %v, which was not offered", more)}
 	}

@@ -386,7 +386,9 @@ func (x *change) publish() {
 		delete(x.n.targets, name)
 	}
 	for _, m := range p.unmap {
-		trouble("LUN "+lunName(m.target, m.lun.LUN), p.old.targets[m.target].obj.unmapLUN(m.lun.LUN, drain))
+		trouble("LUN "+lunName(m.target, m.lun.LUN), leave(x.n.targets[m.target].exports, m.lun.LUN, drain, func() error {
+			return p.old.targets[m.target].obj.unmapLUN(m.lun.LUN, drain)
+		}))
 	}
 
 	// Who may come.

@@ -212,6 +212,27 @@ func (x *xenExport) detach(deadline time.Duration) error {
 	return nil
 }
 
+func (x *xenExport) letGo(lun uint16, deadline time.Duration) error {
+	x.mu.Lock()
+	e, closed := x.e, x.closed
+	x.mu.Unlock()
+	if e == nil || closed {
+		return nil
+	}
+	if err := e.LetGo(lun, deadline); err != nil {
+		return &Error{Code: CodeTimeout, Object: "LUN " + lunName(x.t.name, lun), Message: err.Error() + "; it was taken away", Hint: "look at the domain's console; what it had not written yet is lost", Err: err}
+	}
+	return nil
+}
+
+func (x *xenExport) show(lun uint16) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.e != nil {
+		x.e.Show(lun)
+	}
+}
+
 func (x *xenExport) close(deadline time.Duration) error {
 	x.mu.Lock()
 	if x.closed {

@@ -122,6 +122,26 @@ type detacher interface {
 	detach(deadline time.Duration) error
 }
 
+// lunLeaver is an exportObject whose consumer can let go of a LUN before it is lost.
+type lunLeaver interface {
+	// letGo waits at most for deadline. show follows it, when the LUN is lost.
+	letGo(lun uint16, deadline time.Duration) error
+	show(lun uint16)
+}
+
+// leave runs f, which takes LUN lun away, when the consumers of exports have let go of it.
+func leave(exports map[string]*export, lun uint16, deadline time.Duration, f func() error) error {
+	var bad collect
+	for _, e := range exports {
+		if l, ok := e.obj.(lunLeaver); ok {
+			bad.add(l.letGo(lun, deadline))
+			defer l.show(lun)
+		}
+	}
+	bad.add(f())
+	return bad.err()
+}
+
 // retire ends an export that is in no configuration any more.
 func retire(o exportObject, deadline time.Duration) error {
 	var bad collect

@@ -166,6 +166,9 @@ func TestXen(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Wait("0:0:0:0", "0:0:3:0")
+	if rslt, ok := r.Flushed("0:0:2:9"); rslt != 0 || !ok {
+		t.Errorf("the last SYNCHRONIZE CACHE: %#x %v", rslt, ok)
+	}
 	if _, err := d.Apply("f.yaml", w.text(one), ApplyOptions{Force: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -398,6 +401,35 @@ func TestXenBlocked(t *testing.T) {
 	if w.m.Mapped() != 0 {
 		t.Error("pages are mapped")
 	}
+	r.Off()
+}
+
+// TestXenLUNBlocked: nor does it keep a LUN.
+func TestXenLUNBlocked(t *testing.T) {
+	w := newXenWorld(t)
+	d := w.startWith(w.text([2]string{"{lun: 0, disk: a}, {lun: 1, disk: b}", "domain: vm1"}), w.options())
+	d.opt.DrainTime = 1
+	w.m.Create(2, "vm1", "")
+	n := nodes.Device{Type: "vtgt", Domain: 2}
+	w.m.States(n, "2", "1")
+	// One that is not connected is not waited for.
+	if _, err := d.Apply("f.yaml", w.text([2]string{"{lun: 0, disk: a}, {lun: 2, disk: b}", "domain: vm1"}), ApplyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r := w.m.Boot(n)
+	r.Wait("0:0:0:0", "0:0:0:2")
+	w.m.States(n, "4", "4")
+	r.Deafen(true)
+	res, err := d.Apply("f.yaml", w.text([2]string{"{lun: 0, disk: a}", "domain: vm1"}), ApplyOptions{Force: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(res.Warnings, "\n"); !strings.Contains(got, "domain 2 has not let go of the disk at LUN 2") {
+		t.Errorf("%q", got)
+	}
+	r.Deafen(false)
+	r.Wait("0:0:0:0")
+	w.m.States(n, "4", "4")
 	r.Off()
 }
 

@@ -58,7 +58,8 @@ type Export struct {
 	dev     *device
 	err     error // why there is no device
 	closed  bool
-	leaving bool // the device is being detached: it is not offered again
+	leaving bool            // the device is being detached: it is not offered again
+	hidden  map[uint16]bool // LUNs that are about to go, see LetGo
 	boots   uint64
 	sum     counts // of rings that have ended
 }
@@ -93,7 +94,7 @@ func (h *Host) Export(c Config) (*Export, error) {
 // export serves c by p, which is the export's if there is no error.
 func (h *Host) export(c Config, p *srp.Port) (*Export, error) {
 	c.defaults()
-	e := &Export{h: h, conf: c, port: p}
+	e := &Export{h: h, conf: c, port: p, hidden: map[uint16]bool{}}
 	h.mu.Lock()
 	closed := h.closed
 	first := false
@@ -117,12 +118,49 @@ func (h *Host) export(c Config, p *srp.Port) (*Export, error) {
 // luns are the LUNs that the domain is to see at the moment.
 func (e *Export) luns() (out []LUN) {
 	l := e.port.Nexus().LUNs()
+	e.h.mu.Lock()
+	defer e.h.mu.Unlock()
 	for i := range l {
-		if x, ok := e.conf.Place(&l[i]); ok && x.At.LUN <= maxLUN {
+		if x, ok := e.conf.Place(&l[i]); ok && x.At.LUN <= maxLUN && !e.hidden[l[i].LUN] {
 			out = append(out, x)
 		}
 	}
 	return out
+}
+
+// LetGo has the domain let go of a LUN that the target is about to lose: its driver
+// writes out what it has for the disk. It waits until that is done, the domain is not
+// connected, or the deadline has passed, which is a *BlockedError. Show is to follow.
+func (e *Export) LetGo(lun uint16, deadline time.Duration) error {
+	if e.conf.Place == nil {
+		return nil // it is the toolstack's
+	}
+	h := e.h
+	h.mu.Lock()
+	e.hidden[lun] = true
+	d := e.dev
+	h.mu.Unlock()
+	if d == nil {
+		return nil
+	}
+	d.kick()
+	for end := time.Now().Add(deadline); d.shows(lun); time.Sleep(min(pollTime, time.Until(end)+time.Millisecond)) {
+		if time.Now().After(end) {
+			st, _ := h.state(d.fe + "/state")
+			return &BlockedError{d.id.domain, fmt.Sprintf("the disk at LUN %d", lun), st, deadline}
+		}
+	}
+	return nil
+}
+
+// Show ends what LetGo has begun: the target has lost the LUN, or has it still.
+func (e *Export) Show(lun uint16) {
+	e.h.mu.Lock()
+	defer e.h.mu.Unlock()
+	delete(e.hidden, lun)
+	if e.dev != nil {
+		e.dev.kick()
+	}
 }
 
 // device is the device's nodes for a domain.
@@ -219,16 +257,17 @@ func (e *Export) Close(deadline time.Duration) (stuck int) {
 // BlockedError: a front end has not let go of its device.
 type BlockedError struct {
 	Domain   uint32
+	Of       string // what it has not let go of
 	Frontend State
 	Waited   time.Duration
 }
 
 func (e *BlockedError) Error() string {
-	return fmt.Sprintf("domain %d has not let go of its disks within %v: its front end is in state %v", e.Domain, e.Waited.Round(time.Millisecond), e.Frontend)
+	return fmt.Sprintf("domain %d has not let go of %s within %v: its front end is in state %v", e.Domain, e.Of, e.Waited.Round(time.Millisecond), e.Frontend)
 }
 
-// detachPoll is how often Detach looks.
-const detachPoll = 20 * time.Millisecond
+// pollTime is how often Detach and LetGo look.
+const pollTime = 20 * time.Millisecond
 
 // Detach takes the device away from its domain: the front end is asked to let go and
 // waited for, then the ring ends and, where the host writes them, the nodes go. The
@@ -260,11 +299,11 @@ func (e *Export) Detach(deadline time.Duration) error {
 		}
 		if time.Now().After(end) {
 			st, _ := h.state(n.FrontendPath() + "/state")
-			err = &BlockedError{d.id.domain, st, deadline}
+			err = &BlockedError{d.id.domain, "its disks", st, deadline}
 			e.Close(time.Second)
 			return errors.Join(err, e.remove(n))
 		}
-		time.Sleep(min(detachPoll, time.Until(end)+time.Millisecond))
+		time.Sleep(min(pollTime, time.Until(end)+time.Millisecond))
 	}
 	return e.remove(n)
 }

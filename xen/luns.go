@@ -157,6 +157,15 @@ func (d *device) syncNodes(tx *xenstore.Tx) (changed bool, err error) {
 	return changed, nil
 }
 
+// shows tells whether a connected front end has a LUN, or has not let go of it yet. Any
+// goroutine.
+func (d *device) shows(lun uint16) bool {
+	d.mu.Lock()
+	up := d.ring != nil && (d.fs == Connected || d.fs == Reconfiguring || d.fs == Reconfigured)
+	d.mu.Unlock()
+	return up && slices.ContainsFunc(d.nodes(&d.h.xs().Tx), func(x node) bool { return x.err == nil && x.lun == lun })
+}
+
 // settle is the front end's news that it has met the devices: they are connected, and
 // those that went have no node any more. Then comes the next change, if there is one.
 func (d *device) settle(bs State) error {

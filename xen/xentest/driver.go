@@ -41,6 +41,7 @@ type Driver struct {
 	ring  *Front
 	state int
 	disks map[string]bool // by v-dev
+	flush map[string]int32
 	deaf  bool
 }
 
@@ -55,7 +56,7 @@ func (m *Machine) Boot(d nodes.Device) *Driver {
 func (m *Machine) driver(d nodes.Device) *Driver {
 	m.TB.Helper()
 	r := &Driver{m: m, be: d.BackendPath(), fe: d.FrontendPath(), c: m.Store.Dial(d.Domain), dom: m.Domain(d.Domain), hub: &m.Hub,
-		done: make(chan struct{}), state: Initialising, disks: map[string]bool{}}
+		done: make(chan struct{}), state: Initialising, disks: map[string]bool{}, flush: map[string]int32{}}
 	if err := r.c.Watch(r.be+"/state", "s"); err != nil {
 		m.TB.Fatal(err)
 	}
@@ -178,7 +179,10 @@ func (d *Driver) backend(s int) {
 		d.SetState(Connected)
 	case s == Reconfiguring && state == Connected:
 		d.luns(Closing, func(node, vdev string) {
+			a, _ := address(vdev)
+			rslt := d.Ring().Do(CDBAt(a, vscsiif.NoData, 0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0)).Result() // sd_shutdown
 			d.mu.Lock()
+			d.flush[vdev] = rslt
 			delete(d.disks, vdev)
 			d.mu.Unlock()
 			_ = d.c.Write(d.fe+"/vscsi-devs/"+node+"/state", "6")
@@ -243,6 +247,15 @@ func (d *Driver) Has(vdevs ...string) bool {
 		}
 	}
 	return len(d.disks) == len(vdevs)
+}
+
+// Flushed is the result of the last SYNCHRONIZE CACHE to the disk at vdev, sent when the
+// back end asked to let go of it; false: it did not.
+func (d *Driver) Flushed(vdev string) (rslt int32, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	rslt, ok = d.flush[vdev]
+	return rslt, ok
 }
 
 // Wait waits until they are.

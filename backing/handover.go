@@ -25,6 +25,8 @@ func HandOver(st Store, add func(fd int) (int, error)) (Given, error) {
 		return Given{FD: -1, Witness: -1}, nil
 	case *fileStore:
 		return s.handOver(add)
+	case *cryptStore:
+		return HandOver(s.lower, add)
 	case *intentStore:
 		// The next process opens the log when it needs it: it is empty.
 		return HandOver(s.data, add)

@@ -110,8 +110,8 @@ func (e *OpenError) Error() string {
 
 func (e *OpenError) Unwrap() error { return e.Err }
 
-// Open opens the store that spec names: file:/path, block:/dev/x, mem: or
-// null:. It may sleep; call it on an ordinary goroutine. Its errors are
+// Open opens the store that spec names: file:/path, encrypted:/path, block:/dev/x,
+// mem: or null:. It may sleep; call it on an ordinary goroutine. Its errors are
 // *OpenError.
 func Open(spec string, o Options) (Store, error) {
 	if o.Log == nil {
@@ -119,7 +119,7 @@ func Open(spec string, o Options) (Store, error) {
 	}
 	scheme, rest, ok := strings.Cut(spec, ":")
 	if !ok {
-		return nil, &OpenError{Spec: spec, Problem: "no scheme", Hint: "write file:/path, block:/dev/..., mem: or null:"}
+		return nil, &OpenError{Spec: spec, Problem: "no scheme", Hint: "write file:/path, encrypted:/path, block:/dev/..., mem: or null:"}
 	}
 	if o.Size < 0 {
 		return nil, &OpenError{Spec: spec, Problem: fmt.Sprintf("size %d is negative", o.Size), Hint: "give a size in bytes"}
@@ -148,12 +148,20 @@ func Open(spec string, o Options) (Store, error) {
 			return nil, err
 		}
 		return s, nil
+	case "encrypted":
+		if rest == "" {
+			return nil, &OpenError{Spec: spec, Problem: "no path", Hint: "write encrypted:/path"}
+		}
+		if o.Group == nil {
+			return nil, &OpenError{Spec: spec, Problem: "Options.Group is nil", Hint: "give the loop group that runs the store's work"}
+		}
+		return openEncrypted(spec, rest, o)
 	case "mem":
 		return openMem(spec, rest, o)
 	case "null":
 		return openNull(spec, rest, o)
 	}
-	return nil, &OpenError{Spec: spec, Problem: fmt.Sprintf("unknown scheme %q", scheme), Hint: "use file:, block:, mem: or null:"}
+	return nil, &OpenError{Spec: spec, Problem: fmt.Sprintf("unknown scheme %q", scheme), Hint: "use file:, encrypted:, block:, mem: or null:"}
 }
 
 // needSize checks the size of a store that has none of its own.

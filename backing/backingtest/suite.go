@@ -533,7 +533,7 @@ func (st *stream) fill() {
 			st.live++
 			// Each slot has a part of its own: what is outstanding never
 			// overlaps, so the model is exact.
-			part := int64(len(st.model) / len(st.slots))
+			part := int64(len(st.model)/len(st.slots)) / 4096 * 4096
 			off, n := st.s.ranged(st.r, part, []int64{512, 4096, 64 << 10}[st.r.IntN(3)])
 			n = min(n, int64(len(sl.buf)))
 			sl.part = st.model[int64(i)*part+off:][:n]

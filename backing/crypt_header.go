@@ -201,6 +201,16 @@ func newCryptCipher(data []byte) *xts.Cipher {
 	return c
 }
 
+// EncryptedHeader is how much longer the file of an encrypted: store is than the store,
+// bytes.
+const EncryptedHeader = cryptDataOff
+
+// CheckKeyFile tells what is wrong with the key file at path.
+func CheckKeyFile(path string) error {
+	_, err := readKeyFile(path)
+	return err
+}
+
 // maxKeyFile bounds a key file, bytes.
 const maxKeyFile = 4096
 

@@ -36,6 +36,18 @@ func CheckHost(c *config.Config) error {
 			continue
 		}
 		scheme, _ := config.SplitStore(d.Store)
+		size := int64(d.Size)
+		if scheme == "encrypted" {
+			// A file with a header.
+			scheme = "file"
+			if size > 0 {
+				size += backing.EncryptedHeader
+			}
+			if err := backing.CheckKeyFile(d.KeyFile); err != nil {
+				bad.add(&Error{Code: CodeInvalid, Object: c.At(c.DiskPath(d.Name, "keyFile")).Where() + ": disk " + d.Name,
+					Message: "key file " + d.KeyFile + ": " + cause(err), Hint: "correct it: a line of 64 hexadecimal digits, mode 0600", Err: err})
+			}
+		}
 		fi, err := os.Stat(p)
 		add := func(code Code, msg, hint string) {
 			e := c.At(c.DiskPath(d.Name, "store"))
@@ -76,8 +88,8 @@ func CheckHost(c *config.Config) error {
 		}
 		if scheme == "file" {
 			switch n := fi.Size(); {
-			case n < int64(d.Size):
-				add(CodeInvalid, fmt.Sprintf("%s is short: it has %d bytes, size says %s", p, n, d.Size), fmt.Sprintf("run: truncate -s %d %s, or correct size", int64(d.Size), p))
+			case n < size:
+				add(CodeInvalid, fmt.Sprintf("%s is short: it has %d bytes, size says %s", p, n, d.Size), fmt.Sprintf("run: truncate -s %d %s, or correct size", size, p))
 			case n == 0:
 				add(CodeInvalid, p+" is empty", "run: truncate -s 10G "+p)
 			case n%int64(d.BlockSize) != 0:

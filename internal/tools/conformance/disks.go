@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
+	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/internal/tools/peer"
 )
 
@@ -14,6 +16,7 @@ type layout struct {
 	name, text string
 	disk       peer.Disk
 	families   []string // globs; nil: all that were chosen
+	encrypted  bool
 }
 
 var layouts = []layout{
@@ -23,6 +26,7 @@ var layouts = []layout{
 	// Every other suite begins by writing.
 	{name: "D", text: "512/512, thin, read-only", disk: peer.Disk{BlockSize: 512, PhysicalBlockSize: 512, Thin: true, ReadOnly: true},
 		families: []string{"ReadOnly", "Inquiry", "Mandatory"}},
+	{name: "E", text: "512/512, thin, encrypted", disk: peer.Disk{BlockSize: 512, PhysicalBlockSize: 512, Thin: true}, encrypted: true},
 }
 
 // size is below 2^21 blocks, where the READ(6) tests give up on the end of the disk.
@@ -42,6 +46,16 @@ func makeDisks(dir string, chosen []layout, workers int) ([]peer.Disk, error) {
 			d.SanitizeSpeed = sanitizeSpeed
 			d.Name = diskName(l, w)
 			d.Path = imagePath(dir, l, w)
+			if l.encrypted {
+				// The target makes it.
+				d.Size = size
+				d.KeyFile = filepath.Join(dir, "key")
+				if err := os.WriteFile(d.KeyFile, []byte(strings.Repeat("5a", 32)+"\n"), 0o600); err != nil {
+					return nil, err
+				}
+				disks = append(disks, d)
+				continue
+			}
 			f, err := os.OpenFile(d.Path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 			if err != nil {
 				return nil, err
@@ -69,14 +83,18 @@ func imagePath(dir string, l layout, worker int) string {
 // Without that a test finds what those before it have left, and which those are
 // differs from run to run: MultipathIO.CompareAndWrite zeroes 256 blocks and then
 // expects zeros in 257.
-func blank(path string) error {
+func blank(l layout, worker int, dir string) error {
+	path, from := imagePath(dir, l, worker), int64(0)
+	if l.encrypted {
+		from = backing.EncryptedHeader
+	}
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	const punchHole, keepSize = 0x02, 0x01 // linux/falloc.h
-	if err := syscall.Fallocate(int(f.Fd()), punchHole|keepSize, 0, size); err != nil {
+	if err := syscall.Fallocate(int(f.Fd()), punchHole|keepSize, from, size); err != nil {
 		return fmt.Errorf("%s: cannot be emptied: %w", path, err)
 	}
 	return nil

@@ -1,7 +1,7 @@
 // Command conformance runs libiscsi's test suite, iscsi-test-cu, against vtgt or a
 // peer and says for every test whether it passed, failed or was skipped, and why.
 //
-//	go run ./internal/tools/conformance [-peer tgtd] [-families GLOB,…] [-configs A,B,C,D] [-jobs N] [-v]
+//	go run ./internal/tools/conformance [-peer tgtd] [-families GLOB,…] [-configs A,B,C,D,E] [-jobs N] [-v]
 //
 // Each test is a process of its own, because a whole run can hang in the client, and
 // gets its destructive parts (-d -S). The program's exit code and its XML count a

@@ -15,9 +15,6 @@ type allowance struct {
 
 // allowances hold for vtgt.
 var allowances = []allowance{
-	{glob: "Sanitize.CryptoErase", verdict: skip, why: "no store has a key yet"},
-	{glob: "Sanitize.Readonly", verdict: skip, why: "no store has a key yet"},
-	{glob: "Sanitize.Reservations", verdict: skip, why: "no store has a key yet"},
 	{glob: "GetLBAStatus.UnmapSingle", verdict: fail, on: "C",
 		why: "the test unmaps and asks about one block, less than the physical block that a store can give back"},
 	{glob: "iSCSITMF.LUNResetSimpleAsync", verdict: fail, why: "a defect of the test: no target passes it"},

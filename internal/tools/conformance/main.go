@@ -31,7 +31,7 @@ func main() {
 	flag.StringVar(&o.peer, "peer", "vtgt", "what to test: vtgt or tgtd")
 	flag.StringVar(&o.vtgt, "vtgt", "bin/vtgt", "vtgt's binary")
 	flag.StringVar(&families, "families", "*", "globs of SUITE or SUITE.NAME, separated by commas")
-	flag.StringVar(&names, "configs", "A,B,C,D", "disk configurations")
+	flag.StringVar(&names, "configs", "A,B,C,D,E", "disk configurations")
 	flag.IntVar(&o.jobs, "jobs", 4, "tests at a time, each with disks of its own")
 	flag.DurationVar(&o.limit, "timeout", 5*time.Minute, "limit of one test")
 	flag.BoolVar(&o.strict, "strict", false, "judge a peer like vtgt")
@@ -141,7 +141,7 @@ func runAll(ctx context.Context, program string, o options, h *host, rep *report
 					err = srv.Idle(ctx, diskName(j.l, w))
 				}
 				if err == nil {
-					err = blank(imagePath(h.dir, j.l, w))
+					err = blank(j.l, w, h.dir)
 				}
 				if err != nil {
 					mu.Lock()

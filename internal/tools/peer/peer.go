@@ -37,6 +37,9 @@ type Disk struct {
 	Thin, Removable, ReadOnly    bool
 	// SanitizeSpeed bounds SANITIZE OVERWRITE, bytes a second; 0: any. vtgt's only.
 	SanitizeSpeed int
+	// KeyFile, where set, has the disk be an encrypted store of Size bytes that is made
+	// at Path. vtgt's only.
+	KeyFile string
 }
 
 // A Server is a running target.

@@ -55,7 +55,9 @@ func vtgtConfig(s *Server, state string, disks []Disk) string {
 	for _, d := range disks {
 		fmt.Fprintf(&b, "  - {name: %q, blockSize: %d, physicalBlockSize: %d, thin: %t, removable: %t, readOnly: %t, shared: true",
 			d.Name, d.BlockSize, d.PhysicalBlockSize, d.Thin, d.Removable, d.ReadOnly)
-		if d.Store != "" {
+		if d.KeyFile != "" {
+			fmt.Fprintf(&b, ", store: %q, size: %d, create: true, keyFile: %q", "encrypted:"+d.Path, d.Size, d.KeyFile)
+		} else if d.Store != "" {
 			fmt.Fprintf(&b, ", store: %q, size: %d", d.Store, d.Size)
 		} else {
 			fmt.Fprintf(&b, ", store: %q", "file:"+d.Path)

@@ -271,8 +271,13 @@ func (d *device) connected(bs, front State) error {
 		return d.close(Closed)
 	}
 	if d.ring == nil {
-		if front == Initialising {
+		switch front {
+		case Initialising:
 			return nil
+		case Initialised:
+			// It has built a new ring while nobody was there (resume), or has not
+			// seen the process before us connected: it has sent nothing yet.
+			return d.connect(true)
 		}
 		if err := d.connect(false); err != nil {
 			return err

@@ -319,3 +319,21 @@ func TestResume(t *testing.T) {
 	old.Close()
 	d.Off()
 }
+
+// TestResumeUnseen is that while no back end is there.
+func TestResumeUnseen(t *testing.T) {
+	w := newWorld(t)
+	w.attach()
+	d := w.Boot(guest)
+	d.Wait("0:0:0:0")
+	w.states("4", "4")
+	old := d.Ring()
+	w.down()
+	d.NewRing()
+	old.Close()
+	w.up()
+	d.Wait("0:0:0:0")
+	w.states("4", "4")
+	ready(t, d.Ring())
+	d.Off()
+}

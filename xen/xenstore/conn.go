@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/vtgt/vtgt/xen/xenstore/wire"
 )
@@ -17,11 +18,18 @@ const (
 	DevicePath = "/dev/xen/xenbus"
 )
 
+// DefaultTimeout is Conn.Timeout: xenstored answers within a millisecond, and within
+// seconds where it is replaced while it runs.
+const DefaultTimeout = 60 * time.Second
+
 // Conn is a connection to xenstored. Its embedded Tx are the operations outside any
 // transaction.
 type Conn struct {
 	Tx
-	rw io.ReadWriteCloser
+	// Timeout is how long an answer may take before the connection is lost
+	// (DefaultTimeout). Not to be changed any more when requests are under way.
+	Timeout time.Duration
+	rw      io.ReadWriteCloser
 
 	wmu sync.Mutex // one message at a time; above mu
 
@@ -70,7 +78,7 @@ func Open(path string) (*Conn, error) {
 
 // New makes a connection of rw, which it closes.
 func New(rw io.ReadWriteCloser) *Conn {
-	c := &Conn{rw: rw, waits: map[uint32]chan answer{}, queued: map[Event]struct{}{}, done: make(chan struct{})}
+	c := &Conn{rw: rw, Timeout: DefaultTimeout, waits: map[uint32]chan answer{}, queued: map[Event]struct{}{}, done: make(chan struct{})}
 	c.cond.L = &c.mu
 	c.Tx = Tx{c: c}
 	go c.read()
@@ -177,7 +185,15 @@ func (c *Conn) do(t wire.Type, tx uint32, path string, payload []byte) ([]byte, 
 		c.mu.Unlock()
 		return nil, err
 	}
-	a, ok := <-w
+	t0 := time.NewTimer(c.Timeout)
+	defer t0.Stop()
+	var a answer
+	ok := false
+	select {
+	case a, ok = <-w:
+	case <-t0.C:
+		c.lost(fmt.Errorf("no answer to %v within %v", t, c.Timeout))
+	}
 	if !ok {
 		return nil, c.Err()
 	}

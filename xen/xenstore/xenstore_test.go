@@ -3,6 +3,7 @@ package xenstore_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/xen/xenstore"
@@ -264,6 +266,22 @@ func TestClose(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := c.Next(); !errors.Is(err, xenstore.ErrClosed) {
+		t.Error(err)
+	}
+}
+
+// TestSilence: a xenstored that does not answer is one that is lost.
+func TestSilence(t *testing.T) {
+	a, b := net.Pipe()
+	defer b.Close()
+	c := xenstore.New(a)
+	defer c.Close()
+	c.Timeout = time.Millisecond
+	go func() { _, _ = io.Copy(io.Discard, b) }()
+	if _, err := c.Read("/x"); !errors.Is(err, xenstore.ErrLost) {
+		t.Error(err)
+	}
+	if _, err := c.Next(); !errors.Is(err, xenstore.ErrLost) {
 		t.Error(err)
 	}
 }

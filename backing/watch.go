@@ -28,7 +28,13 @@ func (p *poller) start(s *fileStore) {
 	p.s, p.l = s, s.group.Pick()
 	p.timer.Init(p)
 	p.job.Init(p)
-	p.l.Do(func() { p.l.After(&p.timer, pollEvery) })
+	p.l.Do(p.next)
+}
+
+// next arms the timer for the next whole second of the loops' clock: 1,000 stores wake
+// their loops once a second and not 1,000 times (4 % of a processor).
+func (p *poller) next() {
+	p.l.After(&p.timer, pollEvery-time.Duration(p.l.Now()%int64(pollEvery)))
 }
 
 func (p *poller) stop() {
@@ -43,7 +49,7 @@ func (p *poller) Expired(*loop.Timer) {
 	if p.off {
 		return
 	}
-	p.l.After(&p.timer, pollEvery)
+	p.next()
 	if p.s.local {
 		p.s.look()
 		return

@@ -88,11 +88,18 @@ type published struct {
 }
 
 func (p *published) set(t *traffic) {
-	p.commands.Store(t.commands)
-	p.bytesIn.Store(t.bytesIn)
-	p.bytesOut.Store(t.bytesOut)
-	p.pdusIn.Store(t.pdusIn)
-	p.pdusOut.Store(t.pdusOut)
+	show(&p.commands, t.commands)
+	show(&p.bytesIn, t.bytesIn)
+	show(&p.bytesOut, t.bytesOut)
+	show(&p.pdusIn, t.pdusIn)
+	show(&p.pdusOut, t.pdusOut)
+}
+
+// show stores what has changed: an atomic store locks the bus, a load does not.
+func show(p *atomic.Uint64, v uint64) {
+	if p.Load() != v {
+		p.Store(v)
+	}
 }
 
 func (p *published) get() Traffic {

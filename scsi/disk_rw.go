@@ -1,6 +1,9 @@
 package scsi
 
-import "github.com/vtgt/vtgt/backing"
+import (
+	"github.com/vtgt/vtgt/backing"
+	"github.com/vtgt/vtgt/internal/gmem"
+)
 
 // READ(6) to READ(16) and WRITE(6) to WRITE(16): SBC-3 §5.16 to §5.20, §5.34 to
 // §5.38. This is the fast path: one store operation straight into or out of the
@@ -98,11 +101,19 @@ func readPartDone(t *Task) {
 	if !t.stored() {
 		return
 	}
+	if gmem.Try(copyPart, t) != nil {
+		t.check(senseFault)
+		return
+	}
+	t.good()
+}
+
+// copyPart copies what the initiator has room for.
+func copyPart(t *Task) {
 	d := &t.disk
 	d.data = cursor{}
 	d.data.skip(t.DataIn, t.InLen)
 	t.InLen += int64(d.data.copyIn(t.DataIn, d.tmp[:d.end-d.pos]))
-	t.good()
 }
 
 func runWrite(t *Task) {

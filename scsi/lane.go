@@ -307,7 +307,9 @@ const inlineSteps = 8
 // and goes on with the next step while the store answers inline.
 func (ln *Lane) run(t *Task, f step) {
 	for n := 1; ; n++ {
-		if !t.Mapped {
+		// The steps of READ and WRITE look at no buffer (readPartDone, which does,
+		// guards itself): that spares each of them two of 12 ns.
+		if !t.Mapped || t.cmd.flags&cmdFast != 0 {
 			f(t)
 		} else if gmem.Try(f, t) != nil {
 			// A step touches buffers before it ends the task and before it

@@ -206,7 +206,9 @@ func (r *ring) poll(step func(*ring)) bool {
 	if !r.more || r.dead {
 		return false
 	}
-	r.loop.PostOnce(&r.again)
+	if !r.again.Queued() { // the loop is between two rounds: no message to itself
+		r.loop.Defer(&r.again)
+	}
 	return true
 }
 
@@ -356,7 +358,9 @@ func (r *ring) flushNow() {
 	}
 	r.now[cFlight] = uint64(r.flight)
 	for i, v := range r.now {
-		r.shown[i].Store(v)
+		if r.shown[i].Load() != v { // a store locks the bus, a load does not
+			r.shown[i].Store(v)
+		}
 	}
 	if full && r.flight < r.limit {
 		r.loop.PostOnce(&r.again)

@@ -219,10 +219,17 @@ func TestHostile(t *testing.T) {
 			}
 			q.v.enable(true)
 			c.f(q)
-			if n, _ := sys.EventfdDrain(errfd); n != 1 {
-				t.Errorf("the err eventfd was signalled %d times", n)
-			}
+			// The signal comes behind the state that c.f has waited for.
+			var signals uint64
+			q.g.settles("the err eventfd is signalled", func() bool {
+				n, _ := sys.EventfdDrain(errfd)
+				signals += n
+				return signals > 0
+			})
 			other.ready()
+			if n, _ := sys.EventfdDrain(errfd); signals+n != 1 {
+				t.Errorf("the err eventfd was signalled %d times", signals+n)
+			}
 			if _, stuck, err := q.v.stop(0); stuck != 0 || err != nil {
 				t.Errorf("stop of a failed ring: %d stuck, %v", stuck, err)
 			}

@@ -55,7 +55,9 @@ func Guard[T any](s *Space, step func(T), arg T) (err error) {
 func Try[T any](step func(T), arg T) (err error) {
 	old := debug.SetPanicOnFault(true)
 	defer func() {
-		debug.SetPanicOnFault(old)
+		if !old {
+			debug.SetPanicOnFault(false)
+		}
 		if p := recover(); p != nil {
 			if _, ok := p.(interface{ Addr() uintptr }); !ok {
 				panic(p)

@@ -40,6 +40,7 @@ type Loop struct {
 	_      [40]byte
 
 	now    int64
+	looked int64 // the round that asked epoll last began then
 	epfd   int
 	evfd   int
 	srcs   []slotEntry

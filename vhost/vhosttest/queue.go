@@ -218,6 +218,9 @@ func (q *Queue) Next() (*Request, error) {
 	return r, nil
 }
 
+// spinLooks is a mask: so many looks, some 300 us, come between two of the longer kind.
+const spinLooks = 1<<16 - 1
+
 // Wait waits for the next answered request, at most d (0: Options.Timeout).
 func (q *Queue) Wait(d time.Duration) (*Request, error) {
 	if d == 0 {
@@ -230,10 +233,11 @@ func (q *Queue) Wait(d time.Duration) (*Request, error) {
 			return r, err
 		}
 		if q.Spin {
-			if spins&0x3ff != 0x3ff {
+			if spins&spinLooks != spinLooks {
 				continue
 			}
-			// Who spins leaves the processor now and then: there may be one.
+			// Who spins leaves the processor now and then: there may be one. Seldom:
+			// from a locked thread that is a sleep and a wake-up of two threads.
 			runtime.Gosched()
 		}
 		now := time.Now()

@@ -157,14 +157,20 @@ func TestExchange(t *testing.T) {
 
 // TestBareRing: the bare ring answers every request once.
 func TestBareRing(t *testing.T) {
-	b := new(bareRing)
+	b, err := newBareRing()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.close()
 	done := make(chan struct{})
 	go func() {
 		b.device()
 		close(done)
 	}()
-	if n, _ := b.drive(32, time.Millisecond); n < 32 {
-		t.Errorf("%d requests", n)
+	for range 3 {
+		if n, _, err := b.drive(32, time.Millisecond); n < 32 || err != nil {
+			t.Errorf("%d requests, %v", n, err)
+		}
 	}
 	b.stop.Store(true)
 	<-done

@@ -18,6 +18,9 @@ type contender struct {
 // compare measures one row: a short run of each to warm up, then all in turn
 // (A B A B), so that what disturbs the machine disturbs all.
 func (b *bench) compare(ctx context.Context, r row, cs []contender) error {
+	if !b.chosen(r.Table, r.Load, r.Client) {
+		return nil
+	}
 	defer func() {
 		for _, c := range cs {
 			if c.end != nil {
@@ -49,6 +52,11 @@ func (b *bench) compare(ctx context.Context, r row, cs []contender) error {
 	return nil
 }
 
+// chosen tells whether the line matches -lines.
+func (b *bench) chosen(table, load, client string) bool {
+	return b.o.lines == nil || b.o.lines.MatchString(table+": "+load+", "+client)
+}
+
 // progress says on stderr what a row came to.
 func (b *bench) progress(r *row) {
 	fmt.Fprintf(os.Stderr, "%5.0fs %s, %s, %s:", time.Since(b.begin).Seconds(), r.Table, r.Load, r.Client)
@@ -60,7 +68,9 @@ func (b *bench) progress(r *row) {
 
 // skip notes a row that cannot be measured here.
 func (b *bench) skip(table, load, client, why string) {
-	b.res.Rows = append(b.res.Rows, row{Table: table, Load: load, Client: client, Skipped: why})
+	if b.chosen(table, load, client) {
+		b.res.Rows = append(b.res.Rows, row{Table: table, Load: load, Client: client, Skipped: why})
+	}
 }
 
 // short is a number in three figures.

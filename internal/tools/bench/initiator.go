@@ -47,6 +47,12 @@ type initiator struct {
 	next                 int  // block, when ordered
 }
 
+// Statuses of a target that wants less at a time (SAM-5 §5.3.1).
+const (
+	statusBusy  = 0x08
+	taskSetFull = 0x28
+)
+
 // dialInitiator logs in; disk is the disk's size in bytes.
 func dialInitiator(addr, target string, lun int, disk int64, c cell, seed uint64) (*initiator, error) {
 	nc, err := iscsitest.Dial(addr)
@@ -334,16 +340,21 @@ func (i *initiator) answer(h *pdu.BHS) error {
 	default:
 		return fmt.Errorf("the target sent %v", op)
 	}
-	if h.Status() != 0 {
-		return fmt.Errorf("status %#x for %v", h.Status(), i.c)
-	}
 	k := h.ITT() - 1
 	if int(k) >= i.c.Depth || len(i.free) == i.c.Depth {
 		return fmt.Errorf("an answer to task %#x, which is not under way", h.ITT())
 	}
 	i.statSN = h.StatSN() + 1
 	i.free = append(i.free, k)
-	i.done++
+	switch st := h.Status(); {
+	case st == 0:
+		i.done++
+	case (st == taskSetFull || st == statusBusy) && !i.ordered:
+		// Another command takes its place, as an initiator's retry would; only
+		// what was done counts.
+	default:
+		return fmt.Errorf("status %#x for %v", st, i.c)
+	}
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -29,6 +30,7 @@ type options struct {
 	fillKiB       int
 	cores         int
 	quick, gotgt  bool
+	lines         *regexp.Regexp // nil: all
 }
 
 func (o *options) bytes() int64 { return o.sizeMiB << 20 }
@@ -44,6 +46,10 @@ func main() {
 	flag.StringVar(&o.dir, "dir", ".cache/bench", "where the image files go")
 	flag.StringVar(&o.out, "o", "", "JSON file (default DIR/bench.json); the tables go beside it as .md")
 	flag.StringVar(&parts, "parts", strings.Join(allParts, ","), "what to measure")
+	flag.Func("lines", "measure only lines that match this regular expression, as \"vhost-user: null, 4k d128\"", func(s string) (err error) {
+		o.lines, err = regexp.Compile(s)
+		return err
+	})
 	flag.IntVar(&o.rounds, "rounds", 5, "runs of each load and contender")
 	flag.DurationVar(&o.each, "each", 300*time.Millisecond, "about how long one run takes")
 	flag.Int64Var(&o.sizeMiB, "size", 256, "size of a disk, MiB")

@@ -132,6 +132,9 @@ func (r *result) verdicts(w io.Writer) {
 		if g.Noisy {
 			noisy++
 			text += ", noisy"
+			if g.Best > 0 {
+				text += fmt.Sprintf(" (best to best %.2f)", g.Best)
+			}
 		}
 		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", g.Name, g.Limit, g.text(), text)
 	}

@@ -20,6 +20,9 @@ type goal struct {
 	Why     string  `json:"why,omitempty"`
 	Noisy   bool    `json:"noisy,omitempty"`
 	Unit    string  `json:"unit,omitempty"` // empty: a ratio
+	// Best is the ratio of the best rounds of both, which a busy machine disturbs
+	// least; it decides nothing.
+	Best float64 `json:"best,omitempty"`
 }
 
 // text is what was measured.
@@ -72,6 +75,16 @@ func (b *bench) check(t test) goal {
 		return skip(t.name, limit, "not measured in this run")
 	}
 	g := judge(t.name, ratios(r.Samples[r.Order[0]], r.Samples[t.against], t.get), t.limit, t.atLeast, r.noisy(t.get))
+	best := func(who string) float64 {
+		f := r.figure(who, t.get)
+		if t.atLeast {
+			return f.Max
+		}
+		return f.Min
+	}
+	if d := best(t.against); d > 0 {
+		g.Best = best(r.Order[0]) / d
+	}
 	if t.peerLimited && r.clientBound(r.Order[0]) {
 		g.Why = "client-bound"
 	}

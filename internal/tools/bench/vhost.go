@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
 	"time"
 
 	"github.com/vtgt/vtgt/internal/tools/peer"
@@ -25,16 +28,18 @@ const (
 // A front is our ring client at one of a server's sockets, which takes one at a time:
 // contenders of one row share it.
 type front struct {
-	srv    *peer.Server
-	disk   string
-	queues int
-	c      *vhosttest.Client
+	srv     *peer.Server
+	disk    string
+	queues  int
+	c       *vhosttest.Client
+	drivers []*ringDriver
 }
 
 func (f *front) client() (*vhosttest.Client, error) {
 	var err error
 	if f.c == nil {
-		f.c, err = dialDisk(f.srv.VHostSocket(f.disk), f.queues, 8<<20)
+		f.c, err = dialDisk(f.srv.VHostSocket(f.disk), f.queues, 32<<20)
+		f.drivers = make([]*ringDriver, f.queues)
 	}
 	return f.c, err
 }
@@ -47,7 +52,8 @@ func (f *front) close() {
 }
 
 // load is depth requests in each of the front's first queues rings, 4 KiB reads or
-// writes.
+// writes, each ring on a thread of its own. With spin the client is a ringDriver, else
+// vhosttest's, which sleeps.
 func (b *bench) load(name string, f *front, queues, depth int, write, spin bool) contender {
 	return contender{name: name,
 		run: func(_ context.Context, d time.Duration) (sample, error) {
@@ -55,12 +61,7 @@ func (b *bench) load(name string, f *front, queues, depth int, write, spin bool)
 			if err != nil {
 				return sample{}, err
 			}
-			srv := f.srv
-			l := &vhosttest.Load{LUN: vhosttest.LUN(0, 0), NQ: queues, Blocks: int(b.o.bytes() / 4096), Depth: depth, Spin: spin, Indirect: true, Seed: 9, Time: d}
-			if write {
-				l.Writes = 100
-			}
-			k, err := startClocks(srv.CPU)
+			k, err := startClocks(f.srv.CPU)
 			if err != nil {
 				return sample{}, err
 			}
@@ -68,7 +69,13 @@ func (b *bench) load(name string, f *front, queues, depth int, write, spin bool)
 			if err != nil {
 				return sample{}, err
 			}
-			res, err := l.Run(c)
+			var n int
+			var took time.Duration
+			if spin {
+				n, took, err = f.spin(b, queues, depth, write, d)
+			} else {
+				n, took, err = f.sleep(b, c, queues, depth, write, d)
+			}
 			if err != nil {
 				return sample{}, err
 			}
@@ -76,14 +83,57 @@ func (b *bench) load(name string, f *front, queues, depth int, write, spin bool)
 			if err != nil {
 				return sample{}, err
 			}
-			s, err := k.sample(int(res.Requests), res.Elapsed, cpu1-cpu0, 0)
+			s, err := k.sample(n, took, cpu1-cpu0, 0)
 			if !spin { // one that polls is always busy
-				s.Client = (cpu1 - cpu0).Seconds() / res.Elapsed.Seconds() / float64(queues)
+				s.Client = (cpu1 - cpu0).Seconds() / took.Seconds() / float64(queues)
 			}
 			return s, err
 		},
 		end: f.close,
 	}
+}
+
+// sleep runs the load with vhosttest's client.
+func (f *front) sleep(b *bench, c *vhosttest.Client, queues, depth int, write bool, d time.Duration) (int, time.Duration, error) {
+	l := &vhosttest.Load{LUN: vhosttest.LUN(0, 0), NQ: queues, Blocks: int(b.o.bytes() / 4096), Depth: depth, Indirect: true, Seed: 9, Time: d}
+	if write {
+		l.Writes = 100
+	}
+	res, err := l.Run(c)
+	return int(res.Requests), res.Elapsed, err
+}
+
+// spin runs it with ringDrivers, which take the rings from the client meanwhile.
+func (f *front) spin(b *bench, queues, depth int, write bool, d time.Duration) (n int, took time.Duration, err error) {
+	var wg sync.WaitGroup
+	ns, errs := make([]int, queues), make([]error, queues)
+	times := make([]time.Duration, queues)
+	blocks := int(b.o.bytes()/4096) / queues
+	for i := range queues {
+		q := f.c.Request(i)
+		l := q.Ring().Layout
+		if f.drivers[i] == nil {
+			if f.drivers[i], err = newRingDriver(f.c.Mem, l.Size, l.Desc, l.Avail, l.Used, l.Tables, 0); err != nil {
+				return 0, 0, err
+			}
+			f.drivers[i].notify = q.Notify
+		}
+		r := f.drivers[i]
+		r.idx, r.last = q.Ring().Index(), q.Ring().Index()
+		r.aim(i*blocks, blocks, write)
+		wg.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			ns[i], times[i], errs[i] = r.drive(depth, d)
+			q.Ring().SetIndex(r.idx)
+		})
+	}
+	wg.Wait()
+	for i := range queues {
+		n += ns[i]
+		took = max(took, times[i])
+	}
+	return n, took, errors.Join(errs...)
 }
 
 // dialDisk connects as a machine with so many queues and reads away unit attentions.

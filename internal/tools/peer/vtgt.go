@@ -1,11 +1,13 @@
 package peer
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Vtgt starts the binary over disks with a generated configuration, its files in dir.
@@ -43,7 +45,33 @@ func Vtgt(binary, dir string, disks []Disk, env ...string) (*Server, error) {
 		<-s.exit
 		os.RemoveAll(sockDir)
 	}()
+	for _, d := range disks {
+		if !d.VHost {
+			continue
+		}
+		if err := s.bound(s.VHostSocket(d.Name)); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
 	return s, nil
+}
+
+// bound waits until a socket is there: they come one after another, and the portal may
+// be first.
+func (s *Server) bound(socket string) error {
+	for end := time.Now().Add(startLimit); ; {
+		if _, err := os.Stat(socket); err == nil {
+			return nil
+		}
+		select {
+		case <-s.exit:
+			return fmt.Errorf("%s ended at once: %v\n%s", s.Name, s.cmd.ProcessState, s.Log())
+		case <-time.After(5 * time.Millisecond):
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%s has no socket %s after %v\n%s", s.Name, socket, startLimit, s.Log())
+		}
+	}
 }
 
 // VHostSocket is where vtgt serves a disk with Disk.VHost.

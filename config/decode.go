@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"time"
 
 	"errors"
@@ -84,14 +85,22 @@ type decoder struct {
 }
 
 func decode(file string, text []byte) (*Config, error) {
-	d := &decoder{src: &source{file: file, pos: map[string]Pos{}}}
-	c := Default()
-	c.src = d.src
-	if len(text) > maxFile {
-		d.add(Pos{1, 1}, "", "the configuration is larger than 16MiB", "name the right file")
+	d, doc := parseTree(file, text)
+	if doc == nil {
 		return nil, d.errs
 	}
-	dec := yaml.NewDecoder(strings.NewReader(string(text)))
+	return d.config(doc)
+}
+
+// parseTree parses the only document of text. The decoder has the errors, with which
+// the document may be nil.
+func parseTree(file string, text []byte) (*decoder, *yaml.Node) {
+	d := &decoder{src: &source{file: file, pos: map[string]Pos{}}}
+	if len(text) > maxFile {
+		d.add(Pos{1, 1}, "", "the configuration is larger than 16MiB", "name the right file")
+		return d, nil
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var doc yaml.Node
 	if err := safeDecode(dec, &doc); err != nil {
 		if errors.Is(err, io.EOF) {
@@ -99,7 +108,7 @@ func decode(file string, text []byte) (*Config, error) {
 		} else {
 			d.syntax(err)
 		}
-		return nil, d.errs
+		return d, nil
 	}
 	var more yaml.Node
 	switch err := safeDecode(dec, &more); {
@@ -108,8 +117,14 @@ func decode(file string, text []byte) (*Config, error) {
 	case !errors.Is(err, io.EOF):
 		d.syntax(err)
 	}
+	return d, &doc
+}
+
+// config is what a document says, unless there were errors before.
+func (d *decoder) config(root *yaml.Node) (*Config, error) {
+	c := Default()
+	c.src = d.src
 	if len(d.errs) == 0 {
-		root := &doc
 		if root.Kind == yaml.DocumentNode && len(root.Content) == 1 {
 			root = root.Content[0]
 		}

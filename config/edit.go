@@ -41,16 +41,53 @@ func (o *Op) Object() string {
 // the ops mean but is not validated as a whole: Parse does that. Objects to modify
 // or remove must be there, others not.
 func Edit(file string, text []byte, ops ...Op) ([]byte, error) {
-	for i := range ops {
-		var err error
-		if text, err = editOne(file, text, &ops[i]); err != nil {
-			return nil, err
-		}
+	if len(ops) == 0 {
+		return text, nil
 	}
-	return text, nil
+	d, err := edit(file, text, ops)
+	if err != nil {
+		return nil, err
+	}
+	return d.text, nil
 }
 
-func editOne(file string, text []byte, o *Op) ([]byte, error) {
+// EditConfig is Edit with what the result says, validated as Parse does it: for a file
+// of 1,000 targets that saves one parse of several.
+func EditConfig(file string, text []byte, ops ...Op) ([]byte, *Config, error) {
+	d, err := edit(file, text, ops)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := d.cfg
+	if c == nil {
+		if c, err = decode(file, d.text); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := c.Validate(); err != nil {
+		return nil, nil, err
+	}
+	return d.text, c, nil
+}
+
+// edit makes the changes one after another, each on the document that the one before
+// has left.
+func edit(file string, text []byte, ops []Op) (*document, error) {
+	d, err := parseDocument(file, text)
+	for i := range ops {
+		if err != nil {
+			return nil, err
+		}
+		d, err = editOne(d, &ops[i])
+	}
+	if err == nil && d.dec != nil {
+		d.cfg, err = d.dec.config(d.doc)
+	}
+	return d, err
+}
+
+func editOne(d *document, o *Op) (*document, error) {
+	file := d.file
 	fail := func(format string, args ...any) error {
 		return Errors{{File: file, Path: o.Object(), Msg: o.Object() + ": " + fmt.Sprintf(format, args...)}}
 	}
@@ -88,10 +125,6 @@ func editOne(file string, text []byte, o *Op) ([]byte, error) {
 		return n, find(n, "name", o.Name)
 	}
 
-	d, err := parseDocument(file, text)
-	if err != nil {
-		return nil, err
-	}
 	seq, i := index(d)
 	switch o.Action {
 	case Add:
@@ -108,30 +141,27 @@ func editOne(file string, text []byte, o *Op) ([]byte, error) {
 		}
 		if o.Kind == "portal" {
 			if k := child(h, "iscsi"); !isMapping(k) {
-				return d.setKey(h, "iscsi", mappingNode([]string{"portals"}, []*yaml.Node{{Kind: yaml.SequenceNode, Tag: "!!seq", Style: yaml.FlowStyle, Content: []*yaml.Node{item}}}))
+				return d.then(d.setKey(h, "iscsi", mappingNode([]string{"portals"}, []*yaml.Node{{Kind: yaml.SequenceNode, Tag: "!!seq", Style: yaml.FlowStyle, Content: []*yaml.Node{item}}})))
 			} else {
 				h = k
 			}
 		}
-		return d.appendItem(h, list[len(list)-1], item)
+		return d.then(d.appendItem(h, list[len(list)-1], item))
 	case Remove:
 		if i < 0 {
 			return nil, fail("is not there")
 		}
-		return d.removeItem(seq, i)
+		return d.then(d.removeItem(seq, i))
 	case Modify:
 		if i < 0 {
 			return nil, fail("is not there")
 		}
 		// One key at a time, each on the text that the last one left.
-		var sets []pathValue
-		if sets, err = flatten(nil, o.Values, seq.Content[i]); err != nil {
+		sets, err := flatten(nil, o.Values, seq.Content[i])
+		if err != nil {
 			return nil, fail("%v", err)
 		}
 		for _, s := range sets {
-			if d, err = parseDocument(file, text); err != nil {
-				return nil, err
-			}
 			seq, i = index(d)
 			if i < 0 {
 				return nil, fail("lost its name")
@@ -140,11 +170,11 @@ func editOne(file string, text []byte, o *Op) ([]byte, error) {
 			for _, k := range s.path[:len(s.path)-1] {
 				n = child(n, k)
 			}
-			if text, err = d.set(n, s.path[len(s.path)-1], s.value); err != nil {
+			if d, err = d.then(d.set(n, s.path[len(s.path)-1], s.value)); err != nil {
 				return nil, err
 			}
 		}
-		return text, nil
+		return d, nil
 	}
 	return nil, fail("unknown action %q", o.Action)
 }
@@ -344,34 +374,84 @@ type document struct {
 	doc   *yaml.Node // the document
 	root  *yaml.Node // its mapping
 	lines []int      // offset of each line
+	dec   *decoder   // parsed it and has not decoded it yet; nil: it is known to decode
+	cfg   *Config    // what it says, nil: not known
+
+	// next is what a change has left, where finish had to parse that anyway.
+	next *document
+}
+
+// then is the document after a change that gave text.
+func (d *document) then(text []byte, err error) (*document, error) {
+	switch {
+	case err != nil:
+		return nil, err
+	case d.next != nil:
+		return d.next, nil
+	}
+	return parseDocument(d.file, text)
 }
 
 func parseDocument(file string, text []byte) (*document, error) {
-	d := &document{file: file, text: text, doc: &yaml.Node{}}
-	if err := safeDecode(yaml.NewDecoder(bytes.NewReader(text)), d.doc); err != nil {
+	doc := &yaml.Node{}
+	if err := safeDecode(yaml.NewDecoder(bytes.NewReader(text)), doc); err != nil {
 		_, err := decode(file, text)
 		if err == nil {
 			err = Errors{{File: file, Pos: Pos{1, 1}, Msg: "the configuration cannot be read"}}
 		}
 		return nil, err
 	}
-	if d.doc.Kind != yaml.DocumentNode || len(d.doc.Content) != 1 || !isMapping(d.doc.Content[0]) {
-		return nil, Errors{{File: file, Pos: Pos{1, 1}, Msg: "the configuration is not a mapping", Hint: "begin with \"version: 1\""}}
+	if d := newDocument(file, text, doc); d != nil {
+		return d, nil
 	}
-	d.root = d.doc.Content[0]
-	d.lines = []int{0}
+	return nil, Errors{{File: file, Pos: Pos{1, 1}, Msg: "the configuration is not a mapping", Hint: "begin with \"version: 1\""}}
+}
+
+// newDocument is text's document, nil where that is no mapping.
+func newDocument(file string, text []byte, doc *yaml.Node) *document {
+	if doc.Kind != yaml.DocumentNode || len(doc.Content) != 1 || !isMapping(doc.Content[0]) {
+		return nil
+	}
+	d := &document{file: file, text: text, doc: doc, root: doc.Content[0], lines: []int{0}}
 	for i, c := range text {
 		if c == '\n' {
 			d.lines = append(d.lines, i+1)
 		}
 	}
-	return d, nil
+	return d
+}
+
+// sameTree tells whether two trees say the same by having the same nodes; they may say
+// the same in other ways, too.
+func sameTree(a, b *yaml.Node) bool {
+	if a.Kind != b.Kind || a.Kind == yaml.AliasNode || a.Anchor != "" || b.Anchor != "" || len(a.Content) != len(b.Content) ||
+		a.Value != b.Value || a.ShortTag() != b.ShortTag() {
+		return false
+	}
+	for i := range a.Content {
+		if !sameTree(a.Content[i], b.Content[i]) {
+			return false
+		}
+	}
+	return true
 }
 
 // finish checks that the text with the splice in it means what the changed tree
 // means. Where it does not (a layout that the splices do not know) the tree is
 // written anew: comments and order survive that too, blank lines do not.
 func (d *document) finish(s *splice) ([]byte, error) {
+	if s != nil {
+		// The rule: the text parses to the very nodes of the changed tree, and its
+		// parse serves the next change.
+		text := s.apply(d.text)
+		x, doc := parseTree(d.file, text)
+		if doc != nil && len(x.errs) == 0 && sameTree(doc, d.doc) {
+			if d.next = newDocument(d.file, text, doc); d.next != nil {
+				d.next.dec = x // edit asks it what the last text says
+				return text, nil
+			}
+		}
+	}
 	want := &decoder{src: &source{file: d.file, pos: map[string]Pos{}}}
 	c := Default()
 	want.root(c, d.root)

@@ -40,11 +40,7 @@ func (d *Daemon) Edit(e Edit) (*Result, error) {
 	if len(ops) == 0 {
 		return &Result{DryRun: e.DryRun, Revision: g.revision, Changes: []config.Change{}, Warnings: []string{}}, nil
 	}
-	text, err := config.Edit(g.file, g.text, ops...)
-	if err != nil {
-		return nil, about(err, ops)
-	}
-	cfg, err := config.Parse(g.file, text)
+	text, cfg, err := config.EditConfig(g.file, g.text, ops...)
 	if err != nil {
 		return nil, about(err, ops)
 	}

@@ -184,25 +184,26 @@ func (b *bench) manyTargets(ctx context.Context, n crowdSize) error {
 	if len(ss) != n.sessions {
 		return fmt.Errorf("%d sessions are shown of %d", len(ss), n.sessions)
 	}
-	b.tell(fmt.Sprintf("memory of each of %d iSCSI sessions after some READs", n.sessions), "KB", float64(after-before)/1e3/float64(n.sessions), 400)
-	return b.idleCPU(srv, fmt.Sprintf("idle CPU of %d targets with %d sessions", n.targets, n.sessions), n.idle)
+	b.note("each of %d iSCSI sessions takes %.0f KB in vtgt after some READs", n.sessions, float64(after-before)/1e3/float64(n.sessions))
+	used, err := idleCPU(srv, n.idle)
+	if err != nil {
+		return err
+	}
+	b.note("%d targets with %d sessions that do nothing take %.2f %% of a processor", n.targets, n.sessions, used)
+	return nil
 }
 
-// idleCPU tells how much of one processor srv uses while nobody wants anything.
-func (b *bench) idleCPU(srv *peer.Server, name string, d time.Duration) error {
+// idleCPU is how much of one processor srv uses while nobody wants anything.
+func idleCPU(srv *peer.Server, d time.Duration) (percent float64, err error) {
 	time.Sleep(time.Second) // what it was doing
 	c0, err := srv.CPU()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	begin := time.Now()
 	time.Sleep(d)
 	c1, err := srv.CPU()
-	if err != nil {
-		return err
-	}
-	b.tell(name, "% of a processor", 100*(c1-c0).Seconds()/time.Since(begin).Seconds(), 1)
-	return nil
+	return 100 * (c1 - c0).Seconds() / time.Since(begin).Seconds(), err
 }
 
 func (b *bench) manySockets(ctx context.Context, n crowdSize) error {
@@ -237,7 +238,12 @@ func (b *bench) manySockets(ctx context.Context, n crowdSize) error {
 		return err
 	}
 	b.note("each of %d connected vhost-user fronts takes %.0f KB in vtgt", n.sockets, float64(after-before)/1e3/float64(n.sockets))
-	return b.idleCPU(srv, fmt.Sprintf("idle CPU of %d vhost-user sockets with fronts", n.sockets), n.idle)
+	used, err := idleCPU(srv, n.idle)
+	if err != nil {
+		return err
+	}
+	b.tell(fmt.Sprintf("idle CPU of %d vhost-user sockets with fronts", n.sockets), "% of a processor", used, 1)
+	return nil
 }
 
 // drop ends a server before the rest.

@@ -12,6 +12,7 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/vtgt/vtgt/api"
+	"github.com/vtgt/vtgt/attach"
 	"github.com/vtgt/vtgt/attach/vsphere/vspheretest"
 	"github.com/vtgt/vtgt/config"
 	"github.com/vtgt/vtgt/internal/tempotest"
@@ -408,4 +409,57 @@ func TestRefused(t *testing.T) {
 	_, err := r.attach(Where{Host: r.lab.HostNames[0]}, o)
 	r.mustFail(err, "did not log in at 127.0.0.1:1", "vmkping")
 	r.same(before)
+}
+
+// What is known of attachments without asking the hosts, and hosts that are gone.
+func TestInspectForget(t *testing.T) {
+	r := newRig(t, rigOptions{hosts: 2})
+	conf := r.d.Config().Text
+	r.mustAttach(Where{Cluster: r.lab.Cluster}, r.options())
+	views := func() map[string]attach.View {
+		as, err := r.c.Attachments(r.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]attach.View{}
+		for id, v := range Inspect(r.ctx, r.c, as) {
+			for i := range as {
+				if as[i].ID == id {
+					out[as[i].Options["name"]] = v
+				}
+			}
+		}
+		return out
+	}
+	one, two := r.lab.HostNames[0], r.lab.HostNames[1]
+	for n, v := range views() {
+		if v.Now != "logged in" || v.Problems != nil {
+			t.Errorf("%s: %+v", n, v)
+		}
+	}
+	r.lab.Logout(one)
+	tempotest.Wait(t, "the end of a session", func() bool { return len(r.sessions()) == 1 })
+	vs := views()
+	if v := vs[one]; v.Now != "not logged in" || len(v.Problems) != 1 || !strings.Contains(v.Problems[0], one) {
+		t.Errorf("%+v", v)
+	}
+	if v := vs[two]; v.Now != "logged in" {
+		t.Errorf("%+v", v)
+	}
+	o := r.options()
+	for _, h := range []string{one, two, two} {
+		o.DryRun = true
+		n, err := Forget(r.ctx, r.c, Where{Host: h}, o)
+		o.DryRun = false
+		m, err2 := Forget(r.ctx, r.c, Where{Host: h}, o)
+		if err != nil || err2 != nil || n != m {
+			t.Errorf("%s: %d %v, %d %v", h, n, err, m, err2)
+		}
+		if said := strings.Join(r.said(), "\n"); n == 1 && (!strings.Contains(said, h+": left: send target "+r.portal) || !strings.Contains(said, h+": back: admission of iqn.")) {
+			t.Error(said)
+		}
+	}
+	if as, err := r.c.Attachments(r.ctx); err != nil || len(as) > 0 || r.d.Config().Text != conf {
+		t.Errorf("%+v %v\n%s", as, err, r.d.Config().Text)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/vtgt/vtgt/api"
 )
@@ -100,4 +101,49 @@ func (j *job) free(ctx context.Context, as []api.Attachment) error {
 		}
 	}
 	return nil
+}
+
+// Forget gives up attachments to hosts that are gone: vtgt's own side is taken back, and
+// the records go. Nobody else is asked. w.Host is the host's name as it was, empty: all
+// hosts.
+func Forget(ctx context.Context, c *api.Client, w Where, o Options) (changed int, err error) {
+	all, err := c.Attachments(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, a := range all {
+		name := a.Options["name"]
+		if a.Kind != Kind || a.Target != o.Target || o.LUN != api.AllLUNs && a.LUN != o.LUN || w.Host != "" && !strings.EqualFold(name, w.Host) {
+			continue
+		}
+		j := &job{c: c, o: &o, h: &host{name: name}}
+		others, err := j.rest(ctx, &a)
+		if err != nil {
+			return changed, err
+		}
+		changed++
+		for _, s := range slices.Backward(a.Steps) {
+			switch {
+			case s.State == api.Undone:
+			case s.Name != stepACL:
+				if s.Name != stepTarget {
+					j.say("left: %s", describe(&s))
+				}
+			case o.DryRun:
+				j.say("would take back: %s", describe(&s))
+			case held(others, s.Name, s.Args) == nil:
+				j.say("back: %s", describe(&s))
+				if err := j.undoACL(ctx, nil, &a, &s); err != nil {
+					return changed, err
+				}
+			}
+		}
+		if o.DryRun {
+			continue
+		}
+		if err := c.DeleteAttachment(ctx, a); err != nil {
+			return changed, err
+		}
+	}
+	return changed, nil
 }

@@ -132,18 +132,8 @@ func configOf(ctx context.Context, c *api.Client, target string) (*config.Config
 	return cfg, ts[i].Revision, nil
 }
 
-// targetOf is a target in a configuration.
-func targetOf(cfg *config.Config, name string) *config.Target {
-	for i := range cfg.Targets {
-		if cfg.Targets[i].Name == name {
-			return &cfg.Targets[i]
-		}
-	}
-	return nil
-}
-
 func iscsiOf(cfg *config.Config, name string) *config.TargetISCSI {
-	if t := targetOf(cfg, name); t != nil {
+	if t := cfg.Target(name); t != nil {
 		return t.ISCSI
 	}
 	return nil
@@ -384,7 +374,7 @@ func (t *target) visible(ctx context.Context, c *api.Client, iqn string) error {
 	if err != nil {
 		return err
 	}
-	for _, l := range targetOf(cfg, t.name).LUNs {
+	for _, l := range cfg.Target(t.name).LUNs {
 		if i := slices.IndexFunc(t.luns, func(w lun) bool { return w.number == l.LUN }); i >= 0 && l.Initiators != "" && !glob.Any(l.Initiators.Words(), strings.ToLower(iqn)) {
 			return fail(fmt.Sprintf("LUN %d of %s", l.LUN, t.object()), "add the name to the LUN's initiators (docs/access.md) and vtgt apply", "is not shown to %s", iqn)
 		}

@@ -18,6 +18,7 @@ type vsphereFlags struct {
 	credentials string
 	where       vsphere.Where
 	o           vsphere.Options
+	forget      bool
 }
 
 func (f *vsphereFlags) add(cmd *cobra.Command) {
@@ -44,26 +45,28 @@ func (f *vsphereFlags) run(g *globals, cmd *cobra.Command, target, nothing, done
 	case f.o.Wait <= 0:
 		return usagef("--wait %v is no time", f.o.Wait)
 	}
-	var err error
-	if f.login, err = vsphere.Environment(f.login, f.credentials, os.Getenv); err != nil {
-		return err
-	}
-	f.login.Program = "vtgt/" + versionText()
 	c, ctx, stop := g.session(cmd)
 	defer stop()
 	defer c.Close()
-	if _, err := c.Version(ctx); err != nil { // before anybody is asked for anything else
-		return err
+	var s *vsphere.Session
+	if !f.forget {
+		l, err := vsphere.Environment(f.login, f.credentials, os.Getenv)
+		if err != nil {
+			return err
+		}
+		l.Program = "vtgt/" + versionText()
+		if _, err := c.Version(ctx); err != nil { // before anybody is asked for anything else
+			return err
+		}
+		if s, err = vsphere.Connect(ctx, l); err != nil {
+			return err
+		}
+		defer func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+			defer cancel()
+			s.Close(ctx)
+		}()
 	}
-	s, err := vsphere.Connect(ctx, f.login)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		s.Close(ctx)
-	}()
 	out := cmd.OutOrStdout()
 	f.o.Target = target
 	f.o.Say = func(host, text string) { fmt.Fprintf(out, "%s: %s\n", host, text) }
@@ -133,14 +136,25 @@ attach that broke off has: raw device mapping, datastore (unmounted: what is on 
 there), device, the host's name at the target, CHAP, send target, and software iSCSI if it
 was off before. What other targets of the host stand on stays until the last of them goes.
 
-A datastore with virtual machines of the host on it is refused, and they are named. What is
-not attached is no error: the command may be repeated.` + howVSphere,
+A datastore with virtual machines of the host on it is refused, and they are named. Of a host
+that is gone for good, --forget takes back vtgt's side alone. What is not attached is no error: the command may be repeated.` + howVSphere,
 		Example: `  vtgt detach vsphere vm1 --url vcenter.example.org --cluster prod
-  vtgt detach vsphere vm1 --url vcenter.example.org --host esx1.example.org`,
+  vtgt detach vsphere vm1 --url vcenter.example.org --host esx1.example.org
+  vtgt detach vsphere vm1 --host esx9.example.org --forget`,
 		Args: args("target"),
 	}
 	f.add(cmd)
+	cmd.Flags().BoolVar(&f.forget, "forget", false, "the host is gone for good: take back vtgt's side only, and say what is left; without --host: all hosts of the target")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if f.forget {
+			if f.where.Cluster != "" {
+				return usagef("--forget asks no vCenter which hosts a cluster has: name them with --host, one by one")
+			}
+			return f.run(g, cmd, args[0], "nothing to do: "+args[0]+" is not attached there (vtgt get attachments)", args[0]+" is forgotten there",
+				func(ctx context.Context, _ *vsphere.Session, c *api.Client, w vsphere.Where, o vsphere.Options) (int, error) {
+					return vsphere.Forget(ctx, c, w, o)
+				})
+		}
 		return f.run(g, cmd, args[0], "nothing to do: "+args[0]+" is not attached there (vtgt get attachments)", args[0]+" is detached", vsphere.Detach)
 	}
 	return cmd

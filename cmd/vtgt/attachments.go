@@ -13,6 +13,7 @@ import (
 	"github.com/vtgt/vtgt/api"
 	"github.com/vtgt/vtgt/attach"
 	"github.com/vtgt/vtgt/attach/libvirt"
+	"github.com/vtgt/vtgt/attach/vsphere"
 )
 
 // inspectTime bounds the look at the other side: a host may not answer.
@@ -21,7 +22,7 @@ const inspectTime = 30 * time.Second
 // inspectors ask the other side what has become of attachments, by ID, for each kind of
 // attachment that can be asked without further credentials.
 func inspectors() []func(ctx context.Context, c *api.Client, as []api.Attachment) map[string]attach.View {
-	return []func(ctx context.Context, c *api.Client, as []api.Attachment) map[string]attach.View{libvirt.Inspect}
+	return []func(ctx context.Context, c *api.Client, as []api.Attachment) map[string]attach.View{libvirt.Inspect, vsphere.Inspect}
 }
 
 // attachment is a record with what the other side says.
@@ -37,7 +38,8 @@ func newGetAttachments(g *globals) *cobra.Command {
 		Use:   "attachments",
 		Short: "List what vtgt attach has set up elsewhere, and what has become of it",
 		Long: `List what vtgt attach has set up elsewhere. libvirt is asked what has become of it: NOW says
-how the domain is and where it has the disk, and what is not as the record says stands below.`,
+how the domain is and where it has the disk, and what is not as the record says stands below.
+Of ESXi hosts it says whether they are logged in.`,
 		Example: "  vtgt get attachments\n  vtgt get attachments -o json\n  vtgt get attachments --offline",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -138,6 +138,15 @@ func (l *Lab) Close() {
 	l.model.Remove()
 }
 
+// Logout ends the sessions of a host, as if it had been switched off.
+func (l *Lab) Logout(host string) {
+	for ref, s := range l.hosts {
+		if s.name == host && ref == s.Self {
+			s.closeAll()
+		}
+	}
+}
+
 // OnCall has f called before every API method, and after those of the storage
 // systems; where it returns an error the method fails: before, without having done
 // anything. Other calls wait meanwhile. nil: no more.

@@ -156,8 +156,11 @@ func shownStatic(in []types.HostInternetScsiHbaStaticTarget) (out []types.HostIn
 // UpdateSoftwareInternetScsiEnabled of the API.
 func (s *storage) UpdateSoftwareInternetScsiEnabled(ctx *simulator.Context, r *types.UpdateSoftwareInternetScsiEnabled) soap.HasFault {
 	b := new(methods.UpdateSoftwareInternetScsiEnabledBody)
-	if !r.Enabled && len(s.sessions) > 0 {
-		b.Fault_ = fault(&types.HostConfigFault{}, "the adapter has %d sessions", len(s.sessions))
+	s.mu.Lock()
+	n := len(s.sessions)
+	s.mu.Unlock()
+	if !r.Enabled && n > 0 {
+		b.Fault_ = fault(&types.HostConfigFault{}, "the adapter has %d sessions", n)
 		return b
 	}
 	s.enabled = r.Enabled
@@ -170,7 +173,7 @@ func (s *storage) UpdateSoftwareInternetScsiEnabled(ctx *simulator.Context, r *t
 	return b
 }
 
-// device checks the name of an adapter.
+// adapter checks the name of an adapter.
 func (s *storage) adapter(device string) *soap.Fault {
 	if !s.enabled || device != adapter {
 		return fault(&types.NotFound{}, "there is no iSCSI adapter %q", device)

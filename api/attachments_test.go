@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vtgt/vtgt/daemon"
 	"github.com/vtgt/vtgt/internal/tempotest"
@@ -93,5 +96,23 @@ func TestAttachments(t *testing.T) {
 		if resp.StatusCode != x.status {
 			t.Errorf("%s %s: %s %s", x.method, x.path, resp.Status, b)
 		}
+	}
+}
+
+// A daemon that takes a request and does not answer holds up nobody for good.
+func TestLimit(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c := NewClient(path)
+	defer c.Close()
+	c.Limit(10 * time.Millisecond)
+	_, err = c.Attachments(context.Background())
+	var ae *Error
+	if !errors.As(err, &ae) || ae.Code != CodeTimeout {
+		t.Errorf("%v", err)
 	}
 }

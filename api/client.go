@@ -10,8 +10,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/vtgt/vtgt/daemon"
 )
@@ -35,6 +37,9 @@ func NewClient(path string) *Client {
 	}
 	return &Client{socket: path, hc: &http.Client{Transport: tr}}
 }
+
+// Limit bounds each request from now on, streams of events as well; 0: not at all.
+func (c *Client) Limit(d time.Duration) { c.hc.Timeout = d }
 
 // Close drops idle connections.
 func (c *Client) Close() { c.hc.CloseIdleConnections() }
@@ -176,7 +181,7 @@ func (c *Client) connectError(err error) error {
 		e.Message, e.Hint = "no vtgt daemon answers here: the socket is left over from one that ended", "start one with: vtgt serve --config FILE; "+where
 	case errors.Is(err, fs.ErrPermission):
 		e.Code, e.Message, e.Hint = daemon.CodeDenied, "you may not use this socket", "run as root or as a member of the socket's group; "+where
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		e.Code, e.Message, e.Hint = daemon.CodeTimeout, "the daemon did not answer in time", "look at its log"
 	default:
 		e.Message, e.Hint = "the daemon cannot be asked: "+err.Error(), "look at its log"

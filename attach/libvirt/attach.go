@@ -281,6 +281,10 @@ func (w *worker) resume(ctx context.Context, r *attach.Run, p *plan) error {
 	if via := rec.Options[optVia]; via != p.via && via != "" {
 		return fmt.Errorf("%s is attached to domain %s by %s already; detach it first", p.what(), w.dom.name, via)
 	}
+	if rec.State == api.Detaching && w.dom.running && len(rec.Steps) > 0 {
+		// The guest may have been asked already: it would let go of what is put in now.
+		return fmt.Errorf("%s: its detaching from domain %s was broken off; finish that first: vtgt detach libvirt %s %s", p.what(), w.dom.name, w.dom.name, p.t.Name)
+	}
 	lost := map[string]bool{}
 	for i := range rec.Steps {
 		s := &rec.Steps[i]

@@ -142,8 +142,11 @@ func (w *worker) inspect(ctx context.Context, a *api.Attachment, sessions []api.
 	if w.dom.name != name {
 		v.Now += ", called " + w.dom.name
 	}
-	if a.State != api.Attached {
-		v.Problems = append(v.Problems, string(a.State)+" was broken off: "+detach+" takes it back, vtgt attach goes on")
+	switch a.State {
+	case api.Attaching:
+		v.Problems = append(v.Problems, "attaching was broken off: vtgt attach goes on, "+detach+" takes it back")
+	case api.Detaching:
+		v.Problems = append(v.Problems, "detaching was broken off: "+detach+" goes on")
 	}
 	var live, cfg bool
 	for i := range a.Steps {

@@ -76,10 +76,9 @@ func elements(text string, path ...string) ([]element, error) {
 	}
 }
 
+// quote makes text the value of an attribute in single quotes.
 func quote(s string) string {
-	var b strings.Builder
-	_ = xml.EscapeText(&b, []byte(s))
-	return b.String()
+	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "'", "&apos;", "\n", "&#10;", "\t", "&#9;", "\r", "&#13;").Replace(s)
 }
 
 // portSuffix ends the id of a root port that is on the command line with its device.

@@ -43,5 +43,7 @@ func (g *globals) session(cmd *cobra.Command) (*api.Client, context.Context, con
 		parent = context.Background()
 	}
 	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM)
-	return api.NewClient(path), ctx, stop
+	c := api.NewClient(path)
+	c.Limit(g.timeout)
+	return c, ctx, stop
 }

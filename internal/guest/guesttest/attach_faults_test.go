@@ -30,6 +30,7 @@ func (b *bench) pausedGuest(g *libvirtGuest) {
 	if out := b.vtgt("get", "attachments"); !strings.Contains(out, "detaching") || !strings.Contains(out, "paused") || !strings.Contains(out, "was broken off") {
 		b.t.Errorf("%s", out)
 	}
+	b.fails("attach", []string{"web1", "t2"}, "was broken off", "vtgt detach libvirt web1 t2")
 	b.l.virsh("resume", "web1")
 	b.ok("detach", "web1", "t2")
 	g.misses(16)

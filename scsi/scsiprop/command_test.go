@@ -152,7 +152,7 @@ func (m *maker) make() *command {
 	if m.rand.IntN(2) == 0 {
 		dpoFUA = 0
 	}
-	switch m.rand.IntN(24) {
+	switch m.rand.IntN(26) {
 	case 0, 1, 2, 3, 4, 5:
 		lba, n := m.span(4)
 		return m.readOf(m.sized(0x08, 0x28, 0xa8, 0x88, dpoFUA, lba, n), lba, n)
@@ -194,6 +194,13 @@ func (m *maker) make() *command {
 		return &command{name: "SYNCHRONIZE CACHE", writes: true, cdb: m.sized(0, 0x35, 0, 0x91, byte(m.rand.IntN(2))<<1, lba, n)}
 	case 22:
 		return m.beyond()
+	case 23, 24:
+		lba, n := m.span(4)
+		// TRANSFER LENGTH has two bytes, behind ATOMIC BOUNDARY.
+		c := &command{name: "WRITE ATOMIC", writes: true, cdb: cdb16(0x9c, dpoFUA, lba, n)}
+		c.out, c.meant = m.data(lba, n, write)
+		c.doubt = doubt(c.meant, maybeWrite)
+		return c
 	}
 	return m.other()
 }

@@ -40,7 +40,8 @@ type memory struct {
 }
 
 func newMemory(thin bool) *memory {
-	m := &memory{info: backing.Info{Size: blocks * blockSize, BlockAlign: blockSize, Volatile: true, Extents: true, Cached: true}}
+	m := &memory{info: backing.Info{Size: blocks * blockSize, BlockAlign: blockSize, Volatile: true, Extents: true, Cached: true,
+		AtomicMax: blocks * blockSize}}
 	if thin {
 		m.info.DiscardGranularity, m.info.DiscardZeroes = blockSize, true
 	}

@@ -463,3 +463,48 @@ func TestInspectForget(t *testing.T) {
 		t.Errorf("%+v %v\n%s", as, err, r.d.Config().Text)
 	}
 }
+
+// Each portal is a path; policies are set and taken back.
+func TestPaths(t *testing.T) {
+	r := newRig(t, rigOptions{twoPortals: true})
+	before := r.snapshot()
+	o := r.options()
+	o.Portals = r.d.Exports()[0].Addresses
+	if len(o.Portals) != 2 || o.Portals[0] == o.Portals[1] {
+		t.Fatal(o.Portals)
+	}
+	unit := func() *types.HostMultipathInfoLogicalUnit {
+		hosts, err := r.session().hosts(r.ctx, Where{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := hosts[0].look(r.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v.unit(v.device(r.naa))
+	}
+	r.mustAttach(Where{}, o)
+	if u := unit(); u == nil || len(u.Path) != 2 || u.Policy.GetHostMultipathInfoLogicalUnitPolicy().Policy != "VMW_PSP_RR" {
+		t.Errorf("%+v", u)
+	}
+	o.Policy = "fixed"
+	if n := r.mustAttach(Where{}, o); n != 1 {
+		t.Errorf("%d: %s", n, strings.Join(r.said(), "\n"))
+	}
+	if f, ok := unit().Policy.(*types.HostMultipathInfoFixedLogicalUnitPolicy); !ok || f.Prefer == "" {
+		t.Errorf("%+v", unit().Policy)
+	}
+	o.Policy = "keep"
+	if n := r.mustAttach(Where{}, o); n != 0 {
+		t.Errorf("%d", n)
+	}
+	r.mustDetach(Where{})
+	r.same(before)
+	r.mustAttach(Where{}, o)
+	if p := unit().Policy.GetHostMultipathInfoLogicalUnitPolicy().Policy; p != "VMW_PSP_MRU" {
+		t.Error(p)
+	}
+	r.mustDetach(Where{})
+	r.same(before)
+}

@@ -45,6 +45,7 @@ type rigOptions struct {
 	// iscsi:, disks and targets lines.
 	iscsi, top, disks, targets string
 	notShared                  bool
+	twoPortals                 bool
 }
 
 func newRig(t *testing.T, o rigOptions) *rig {
@@ -65,8 +66,12 @@ func newRig(t *testing.T, o rigOptions) *rig {
 			t.Fatal(err)
 		}
 	}
-	text := fmt.Sprintf("version: 1\ndisks:\n  - {name: d, store: \"mem:\", size: 64MiB, shared: %v}\n%stargets:\n  - {name: t, luns: [{lun: 0, disk: d}], iscsi: {iqn: %q%s}}\n%siscsi: {portals: [\"127.0.0.1:0\"]%s}\napi: {socket: %q}\nstate: %q\nloops: 2\n",
-		!o.notShared, o.disks, testIQN, o.iscsi, o.targets, strings.ReplaceAll(o.top, "DIR", dir), r.socket, filepath.Join(dir, "state"))
+	portals := `"127.0.0.1:0"`
+	if o.twoPortals {
+		portals += `, "127.0.0.2:0"`
+	}
+	text := fmt.Sprintf("version: 1\ndisks:\n  - {name: d, store: \"mem:\", size: 64MiB, shared: %v}\n%stargets:\n  - {name: t, luns: [{lun: 0, disk: d}], iscsi: {iqn: %q%s}}\n%siscsi: {portals: [%s]%s}\napi: {socket: %q}\nstate: %q\nloops: 2\n",
+		!o.notShared, o.disks, testIQN, o.iscsi, o.targets, portals, strings.ReplaceAll(o.top, "DIR", dir), r.socket, filepath.Join(dir, "state"))
 	conf := filepath.Join(dir, "vtgt.yaml")
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

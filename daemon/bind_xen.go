@@ -100,8 +100,18 @@ func (x *xenHost) put() {
 	x.h, x.parts = nil, nil
 }
 
+// checkXen looks whether this is a Xen domain at all; nil: it is.
+func checkXen() *Error {
+	for _, p := range []string{evtchn.DevicePath, gnttab.DevicePath} {
+		if _, err := os.Stat(p); err != nil {
+			return noXen(err)
+		}
+	}
+	return nil
+}
+
 // noXen says what to do where Xen cannot be reached.
-func noXen(err error) error {
+func noXen(err error) *Error {
 	e := &Error{Code: CodeNotSupported, Message: "Xen cannot be reached: " + err.Error(), Err: err,
 		Hint: "run vtgt in dom0 or a driver domain, with xenstored running and the modules xen-evtchn, xen-gntdev and xenfs loaded (modprobe -a xen-evtchn xen-gntdev xenfs); or take xen: out of the target"}
 	if errors.Is(err, fs.ErrPermission) {

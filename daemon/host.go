@@ -124,6 +124,12 @@ func checkSockets(c *config.Config, bad *collect) {
 		if t.VIO != nil {
 			checkSocket(c, i, kindVIO, &t.VIO.TargetVHost, bad)
 		}
+		if t.Xen != nil {
+			if e := checkXen(); e != nil {
+				e.Object = c.At(fmt.Sprintf("targets[%d].xen", i)).Where() + ": target " + t.Name
+				bad.add(e)
+			}
+		}
 	}
 }
 

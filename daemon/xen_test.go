@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/vtgt/vtgt/config"
 	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/scsi/scsitest"
 	"github.com/vtgt/vtgt/xen/nodes"
@@ -440,6 +441,15 @@ func TestXenAbsent(t *testing.T) {
 	for _, why := range []error{fs.ErrNotExist, fs.ErrPermission} {
 		_, err := New("f.yaml", text, Options{LockWait: -1, Xen: func() (*XenParts, error) { return nil, why }})
 		if err == nil || !strings.Contains(err.Error(), "target t0: Xen cannot be reached") || !strings.Contains(err.Error(), "f.yaml:") {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Stat("/dev/xen/evtchn"); err != nil {
+		cfg, err := config.Parse("f.yaml", text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := CheckHost(cfg); err == nil || !strings.Contains(err.Error(), "target t0: Xen cannot be reached") || !strings.Contains(err.Error(), "f.yaml:") {
 			t.Error(err)
 		}
 	}

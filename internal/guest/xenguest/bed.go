@@ -256,3 +256,33 @@ func (d *Domain) release() error {
 	}
 	return d.b.Signal(d.relay, 9, time.Minute)
 }
+
+// Save has the domain suspend into a file of the first domain, and ends it.
+func (d *Domain) Save(path string) error {
+	out, err := d.b.XL("save", d.Name, path)
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	if d.relay != 0 {
+		return d.b.Signal(d.relay, 9, time.Minute)
+	}
+	return nil
+}
+
+// Restore makes the domain anew of what Save has saved, paused.
+func (d *Domain) Restore(path string) error {
+	out, err := d.b.XL("restore", "-p", path)
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return d.find()
+}
+
+// Resume lets a restored domain go on: its agent is where it was.
+func (d *Domain) Resume() error {
+	if err := d.Connect(); err != nil {
+		return err
+	}
+	_, err := d.b.XL("unpause", d.Name)
+	return err
+}

@@ -128,6 +128,7 @@ soak: need-go guest-tools ## the long counts: soak tests for SECONDS (60), -race
 	CGO_ENABLED=1 GOMAXPROCS=4 VTGT_SCSITEST_SECONDS=$(SECONDS) $(gotest) -race -count=1 -timeout 3600s ./...
 	CGO_ENABLED=1 GOMAXPROCS=1 VTGT_SCSITEST_SECONDS=$(SECONDS) $(gotest) -race -count=1 -timeout 3600s ./...
 	VTGT_SCSITEST_SECONDS=$(SECONDS) $(gotest) -count=1 -timeout 600s -run TestSessionsComeAndGo ./cmd/vtgt
+	$(MAKE) bench BENCHFLAGS='-soak 10m'
 	CGO_ENABLED=1 VTGT_PROP_SECONDS=300 $(gotest) -race -count=1 -timeout 1200s ./scsi/scsiprop
 	VTGT_RING_ITEMS=100000000 $(gotest) -count=1 -timeout 3600s -run TestLitmus ./vhost/vring
 	VTGT_CRASH_ROUNDS=1000 $(gotest) -count=1 -timeout 1800s -run TestClientCrash ./vhost

@@ -17,6 +17,7 @@ type Footprint struct {
 	Maps        int    `json:"maps"`        // lines of /proc/self/maps
 	HeapBytes   uint64 `json:"heapBytes"`   // live
 	HeapObjects uint64 `json:"heapObjects"`
+	Allocated   uint64 `json:"allocated"`  // objects since the start
 	MemoryUsed  int64  `json:"memoryUsed"` // payload buffers in use, bytes
 }
 
@@ -27,7 +28,7 @@ func (h *handler) gc(w http.ResponseWriter, _ *http.Request) {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	f := Footprint{
-		Goroutines: runtime.NumGoroutine(), HeapBytes: m.HeapAlloc, HeapObjects: m.HeapObjects,
+		Goroutines: runtime.NumGoroutine(), HeapBytes: m.HeapAlloc, HeapObjects: m.HeapObjects, Allocated: m.Mallocs,
 		MemoryUsed: h.b.Status().Traffic.MemoryUsed,
 	}
 	if d, err := os.ReadDir("/proc/self/fd"); err == nil {

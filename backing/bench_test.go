@@ -64,7 +64,7 @@ func Benchmark4K(b *testing.B) {
 	}
 }
 
-func fill4K(b *testing.B, path string) string {
+func fill4K(b testing.TB, path string) string {
 	b.Helper()
 	f, err := os.Create(path)
 	if err != nil {

@@ -40,8 +40,10 @@ func (b *bench) crowdOf(t *team, medium string, c cell, n int) contender {
 	return contender{name: t.name,
 		run: func(_ context.Context, d time.Duration) (sample, error) {
 			if all == nil {
-				for k := range n {
-					i, err := dialInitiator(srv.Addr(), srv.IQN(medium), srv.LUN(), b.o.bytes(), c, uint64(k+1))
+				for range n {
+					// Each session is of an initiator of its own.
+					b.initiators++
+					i, err := dialInitiator(srv.Addr(), srv.IQN(medium), srv.LUN(), b.o.bytes(), c, b.initiators)
 					if err != nil {
 						return sample{}, b.why(t, medium, err)
 					}
@@ -142,9 +144,7 @@ func (b *bench) startTeams(ctx context.Context) error {
 				return nil, err
 			}
 			t.image[m] = d.Path
-			if m == cached && mem {
-				d.VHost = true
-			}
+			d.VHost = mem
 			files = append(files, d)
 		}
 		for k, disks := range [][]peer.Disk{files, rams} {
@@ -215,7 +215,7 @@ func (b *bench) startTeams(ctx context.Context) error {
 func (b *bench) fillRAM(t *team) error {
 	srv := t.srv[ram]
 	c := cell{Write: true, Block: 1 << 20, Depth: 4}
-	i, err := dialInitiator(srv.Addr(), srv.IQN(ram), srv.LUN(), b.o.bytes(), c, 99)
+	i, err := dialInitiator(srv.Addr(), srv.IQN(ram), srv.LUN(), b.o.bytes(), c, 1<<32)
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,7 @@ type options struct {
 	cores         int
 	quick, gotgt  bool
 	lines         *regexp.Regexp // nil: all
+	soak          time.Duration  // 0: measure
 }
 
 func (o *options) bytes() int64 { return o.sizeMiB << 20 }
@@ -56,6 +57,7 @@ func main() {
 	flag.IntVar(&o.fillKiB, "fill", 4, "piece in which the images are filled, KiB")
 	flag.BoolVar(&o.gotgt, "gotgt", true, "measure gotgt, too (built by the module proxy, once)")
 	flag.BoolVar(&o.quick, "quick", false, "few and short loads over small disks: shows that it works, under a minute")
+	flag.DurationVar(&o.soak, "soak", 0, "instead of measuring, load vtgt by every path for so long: its memory must stay flat and no request may allocate")
 	flag.StringVar(&helper, "helper", "", "internal: be the serving side of a bare exchange")
 	flag.Parse()
 	o.cores, o.parts = runtime.NumCPU(), strings.Split(parts, ",")
@@ -88,6 +90,7 @@ type bench struct {
 	servers     []*peer.Server
 	closers     []func()
 	qemu, perf  bool // the clients are installed
+	initiators  uint64
 }
 
 // want tells whether a part is asked for.
@@ -136,6 +139,13 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	b.res.Setup = fmt.Sprintf("disks of %d MiB, image files in %s filled by %d KiB writes; %d rounds of %v, in turn, after one to warm up",
 		o.sizeMiB, o.dir, o.fillKiB, o.rounds, o.each)
+	if o.soak > 0 {
+		b.o.against, b.o.gotgt = "none", false
+		if err := b.startTeams(ctx); err != nil {
+			return err
+		}
+		return b.soak(ctx)
+	}
 	if b.want("iscsi") || b.want("vhost") {
 		if err := b.startTeams(ctx); err != nil {
 			return err

@@ -38,6 +38,7 @@ type fileStore struct {
 	readOnly   bool
 	cache      Cache
 	direct     bool
+	migratable bool // see Holder
 	log        *slog.Logger
 	group      *loop.Group
 	jobs       *loop.JobQueue
@@ -68,6 +69,7 @@ type fileStore struct {
 	closed bool
 	wg     sync.WaitGroup // queues and the store's own jobs
 	reopen sync.Mutex
+	away   bool // under reopen: migratable, and not held
 
 	poll poller
 }

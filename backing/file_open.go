@@ -15,6 +15,7 @@ import (
 func openFile(spec, path string, block bool, o Options) (*fileStore, error) {
 	s := &fileStore{
 		spec: spec, path: path, block: block, readOnly: o.ReadOnly, cache: o.Cache, direct: o.Cache == Direct,
+		migratable: o.Migratable, away: o.Migratable,
 		log: o.Log, group: o.Group, t0: time.Now(), fdatasync: o.Fdatasync,
 	}
 	if s.fdatasync == nil {
@@ -80,6 +81,9 @@ func (s *fileStore) openFirst(o Options) (*desc, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.migratable {
+		return d, nil
+	}
 	if err := s.lock(d, o.LockWait); err != nil {
 		d.release(false)
 		return nil, err
@@ -137,7 +141,7 @@ func (s *fileStore) openFlags() int {
 	if s.direct {
 		f |= sys.O_DIRECT
 	}
-	if s.block && !s.readOnly {
+	if s.block && !s.readOnly && !s.migratable {
 		f |= sys.O_EXCL // nobody mounts it or makes it a part of something
 	}
 	return f
@@ -272,8 +276,10 @@ func (s *fileStore) create(o Options) (*desc, error) {
 		hint := "choose a smaller size: or another file system"
 		return fail(s.problem(err, hint, "cannot make it %d bytes long: %v", o.Size, err))
 	}
-	if err := s.lock(d, 0); err != nil {
-		return fail(err)
+	if !s.migratable {
+		if err := s.lock(d, 0); err != nil {
+			return fail(err)
+		}
 	}
 	// The name must not survive a crash that the size does not.
 	if err := sys.Fsync(fd); err != nil {
@@ -460,7 +466,9 @@ func (s *fileStore) openAgain(old *desc) (*desc, error) {
 		return nil, err
 	}
 	set := locksFor(s.readOnly)
-	if d.st.Dev == old.st.Dev && d.st.Ino == old.st.Ino {
+	if s.away {
+		// Nobody's, for now.
+	} else if d.st.Dev == old.st.Dev && d.st.Ino == old.st.Ino {
 		// Our own old locks are on the file, so nobody else's can be.
 		err = set.place(d.fd)
 	} else {

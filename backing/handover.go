@@ -55,5 +55,10 @@ func (s *fileStore) takeOver(g *Given) (*desc, error) {
 		return nil, err
 	}
 	s.latched.Store(g.Latched)
+	if s.migratable {
+		// Who goes on holds it anew; the descriptions are shared, so nobody slips in
+		// before the process that gave them has ended.
+		s.away = true
+	}
 	return d, nil
 }

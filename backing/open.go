@@ -82,6 +82,8 @@ type Options struct {
 	AtomicMax int
 	// KeyFile is the path of an encrypted: store's key file.
 	KeyFile string
+	// Migratable has a file: or block: store opened without its locks: see Holder.
+	Migratable bool
 	// Given, when set, are the descriptors of a process that has served the store
 	// until now (see HandOver), with its locks: the path is not opened. They are the
 	// store's if Open succeeds.

@@ -132,6 +132,9 @@ type Disk struct {
 	// Reservations is the path of the file that keeps persistent reservations
 	// through power loss; empty: it is in the state folder.
 	Reservations string
+	// Migratable says that the disk's virtual machine may move to another host, whose
+	// vtgt serves the same disk: the one where it runs holds the disk's lock.
+	Migratable bool
 }
 
 // DefaultDisk is a disk with the values that a file need not state.

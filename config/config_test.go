@@ -53,6 +53,12 @@ const head = "version: 1\n"
 
 func disk(kv string) string { return head + "disks:\n  - {name: a, " + kv + "}\n" }
 
+// migratable is a configuration with a migratable disk, another one, and a target.
+func migratable(target string) string {
+	return head + "disks:\n- {name: a, store: \"file:/a\", serial: x, reservations: /a.pr, migratable: true}\n- {name: b, store: \"file:/b\"}\n" +
+		"targets:\n- {name: t, " + target + "}\n"
+}
+
 func TestErrors(t *testing.T) {
 	const two = head + "disks:\n  - {name: a, store: \"null:\", size: 1GiB}\n  - {name: b, store: \"null:\", size: 1GiB}\niscsi: {portals: [\"127.0.0.1:3260\"]}\n"
 	for _, tc := range []struct {
@@ -90,8 +96,13 @@ func TestErrors(t *testing.T) {
 		{"cache", disk(`store: "file:/a", cache: none`), []string{`f.yaml:3:40: disk "a": "none" is not a cache mode; write writeback, writethrough or direct`}},
 		{"block size", disk(`store: "file:/a", blockSize: 520`), []string{`f.yaml:3:44: disk "a": a block size of 520 is not possible; write 512 or 4096`}},
 		{"physical", disk(`store: "file:/a", physicalBlockSize: 1000`), []string{`f.yaml:3:52: disk "a": a physical block size of 1000 is not a power of two`}},
-		{"later keys", disk(`store: "file:/a", migratable: true`), []string{
-			"f.yaml:3:45: disks[0].migratable: the truth value true is not in this version of vtgt; write false or leave the key out"}},
+		{"migratable, no serial", disk(`store: "file:/a", migratable: true`), []string{`f.yaml:3:45: disk "a": a migratable disk needs a serial: number`}},
+		{"migratable, no reservations", disk(`store: "file:/a", serial: x, migratable: true`), []string{`f.yaml:3:56: disk "a": a migratable disk needs reservations:`}},
+		{"migratable memory", disk(`store: "mem:", size: 1MiB, migratable: true`), []string{`f.yaml:3:54: disk "a": a migratable disk cannot have a mem: store`}},
+		{"migratable, log", disk(`store: "file:/a", atomicLog: 1MiB, migratable: true`), []string{`disk "a": a migratable disk cannot have an atomicLog:`}},
+		{"migratable by vio", migratable("luns: [{lun: 0, disk: a}], vio: {socket: /s}"), []string{`target "t": disk "a" is migratable, which goes by vhost: alone; give the target vhost: and nothing else`}},
+		{"migratable, no initiator", migratable("luns: [{lun: 0, disk: a}], vhost: {socket: /s}"), []string{`target "t": its disks are migratable, so reservations need an initiator:`}},
+		{"migratable and not", migratable("luns: [{lun: 0, disk: a}, {lun: 1, disk: b}], vhost: {socket: /s}"), []string{`target "t": disk "a" is migratable, disk "b" is not`}},
 		{"error policy", disk(`store: "file:/a", onError: panic`), []string{`f.yaml:3:42: disk "a": "panic" is not an error policy; write report, stop or enospc-stop`}},
 		{"disk twice", two + "disks: []\n", []string{`f.yaml:6:1: key "disks" stands twice here, first in line 2`}},
 		{"name twice", head + "disks:\n  - {name: a, store: \"file:/a\"}\n  - {name: a, store: \"file:/b\"}\n", []string{`f.yaml:4:12: the name "a" is used by two disks, first in line 3`}},

@@ -199,6 +199,7 @@ func diskChanges(a, b *Disk) []string {
 	field("sanitizeSpeed", speed(a.SanitizeSpeed), speed(b.SanitizeSpeed))
 	field("serial", a.Serial, b.Serial)
 	field("naa", a.NAA, b.NAA)
+	field("migratable", a.Migratable, b.Migratable)
 	field("reservations", a.Reservations, b.Reservations)
 	return out
 }

@@ -89,7 +89,7 @@ func (d *decoder) disk(k *Disk, n *yaml.Node, p string) {
 		"serial":            d.str(&k.Serial),
 		"naa":               d.str(&k.NAA),
 		"reservations":      d.str(&k.Reservations),
-		"migratable":        d.only("false"),
+		"migratable":        d.bool(&k.Migratable),
 		"onError":           d.str((*string)(&k.OnError)),
 		"claim":             d.bool(&k.Claim),
 		"sanitizeSpeed":     d.size(&k.SanitizeSpeed),

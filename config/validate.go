@@ -134,6 +134,7 @@ func (v *validator) disks() {
 		v.name("disk", p, d.Name, names)
 		v.store(d, p)
 		v.geometry(d, p)
+		v.migratable(d, p)
 		if path := d.Path(); path != "" {
 			if other, dup := paths[path]; dup {
 				v.add(p+".store", "map one disk into both targets instead", "disk %q has the same file as another disk: %s, first in %s", d.Name, path, v.first(other))
@@ -172,6 +173,60 @@ func (v *validator) disks() {
 		if all := files[path]; len(all) > 1 && all[0] != p {
 			v.add(p, "name a file of its own", "disk %q: %s is that of another disk, first in %s", v.c.Disks[i].Name, path, v.first(all[0]))
 		}
+	}
+}
+
+// migratable checks that two hosts can serve disk d by turns.
+func (v *validator) migratable(d *Disk, p string) {
+	if !d.Migratable {
+		return
+	}
+	bad := func(hint, why string) {
+		v.add(p+".migratable", hint, "disk %q: a migratable disk %s", d.Name, why)
+	}
+	scheme, _ := SplitStore(d.Store)
+	switch {
+	case scheme != "file" && scheme != "block":
+		bad("use file: or block:, on storage that both hosts have", "cannot have a "+scheme+": store")
+	case d.AtomicLog != 0 && v.stated(p+".atomicLog"):
+		bad("leave one of the two out", "cannot have an atomicLog:, which is one host's")
+	case d.Serial == "":
+		bad("add serial: with the same text on both hosts", "needs a serial: number, so that the guest sees the same disk")
+	case d.Reservations == "":
+		bad("add reservations: and a path on storage that both hosts have, such as one beside the image", "needs reservations:, so that they go along")
+	}
+}
+
+// Migratable tells whether t's disks are (all are, or none is).
+func (c *Config) Migratable(t *Target) bool {
+	for _, l := range t.LUNs {
+		if d := c.Disk(l.Disk); d != nil && d.Migratable {
+			return true
+		}
+	}
+	return false
+}
+
+// moves checks the target of migratable disks.
+func (v *validator) moves(t *Target, p string) {
+	var yes, no string
+	for _, l := range t.LUNs {
+		switch d := v.disk[l.Disk]; {
+		case d == nil:
+		case d.Migratable:
+			yes = l.Disk
+		default:
+			no = l.Disk
+		}
+	}
+	switch {
+	case yes == "":
+	case no != "":
+		v.add(p+".luns", "make all of them migratable, or none", "target %q: disk %q is migratable, disk %q is not: the virtual machine cannot take it along", t.Name, yes, no)
+	case t.ISCSI != nil || t.VIO != nil || t.Xen != nil || t.VHost == nil:
+		v.add(p, "give the target vhost: and nothing else", "target %q: disk %q is migratable, which goes by vhost: alone", t.Name, yes)
+	case t.VHost.Initiator == "":
+		v.add(p+".vhost.initiator", "write the same UUID on both hosts (uuidgen makes one)", "target %q: its disks are migratable, so reservations need an initiator: that both hosts know", t.Name)
 	}
 }
 
@@ -309,6 +364,7 @@ func (v *validator) targets() {
 				disks[l.Disk] = lp + ".disk"
 			}
 		}
+		v.moves(t, p)
 		if t.VHost != nil {
 			v.vhost(t, p+".vhost", sockets)
 		}

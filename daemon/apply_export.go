@@ -81,6 +81,7 @@ func (x *change) ringSpec(n exportName, ids *state.Prepared, bad *collect) *ring
 	name, kind := n.target, n.kind
 	t := x.plan.is.Target(name)
 	s := &ringSpec{kind: kind, target: name, ports: map[uint8]uint16{}}
+	s.migratable = x.plan.is.Migratable(t)
 	ok := true
 	fail := func(key string, e *Error) {
 		ok = false

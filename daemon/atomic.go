@@ -15,7 +15,7 @@ const atomicBlocks = 256
 // host, has to find what a crash has cut off. A device has no folder; its log is with
 // the state.
 func (c *core) atomicLog(d *config.Disk) (string, error) {
-	if d.AtomicLog == 0 || d.ReadOnly {
+	if d.AtomicLog == 0 || d.ReadOnly || d.Migratable {
 		// One that is there is looked at all the same: nobody may read half a write.
 		if d.ReadOnly && d.Path() != "" && !d.IsBlock() {
 			return d.Path() + config.AtomicLogSuffix, nil

@@ -123,6 +123,7 @@ func (c *core) openDisk(d *config.Disk, id state.Disk, wait time.Duration) (disk
 	o := backing.Options{
 		Size: int64(d.Size), Create: d.Create, ReadOnly: d.ReadOnly, Cache: cache, Claimed: d.Claim,
 		LockWait: wait, Group: c.group, Log: log,
+		Migratable:    d.Migratable,
 		AtomicLogSize: int64(d.AtomicLog), AtomicMax: atomicBlocks * d.BlockSize, KeyFile: d.KeyFile,
 	}
 	if o.AtomicLog, err = c.atomicLog(d); err != nil {
@@ -162,7 +163,7 @@ func (c *core) openDisk(d *config.Disk, id state.Disk, wait time.Duration) (disk
 				c.tell("disk", d.Name, "running")
 			}
 		},
-		Memory: c.memoryOf(d), Saved: saved,
+		Memory: c.memoryOf(d), Saved: saved, Migratable: d.Migratable,
 		Group: c.group, SanitizeSpeed: int64(d.SanitizeSpeed),
 		Log: log,
 	}, st)
@@ -405,6 +406,8 @@ type targetUnit struct {
 	tg     *scsi.Target
 	access atomic.Pointer[access]
 	iscsi  atomic.Pointer[iscsiExport] // nil: none
+	// holding is of migratable disks.
+	holding holding
 }
 
 func (c *core) newTarget(t *config.Target, group uint16) (targetObject, error) {
@@ -429,7 +432,13 @@ func (o *targetUnit) setALUA(s config.ALUA, deadline time.Duration) error {
 
 func (o *targetUnit) mapLUN(l config.LUN, d diskObject, readOnly bool) error {
 	m := scsi.MapOptions{ReadOnly: readOnly, Visible: o.visible(l.LUN), Address: l.Address}
-	if err := o.tg.Map(l.LUN, d.(*unit).u, m); err != nil {
+	u := d.(*unit).u
+	// Held before the virtual machine hears of it.
+	if err := o.mapped(u); err != nil {
+		return mapError(lunName(o.name, l.LUN), err)
+	}
+	if err := o.tg.Map(l.LUN, u, m); err != nil {
+		o.unmapped()
 		return mapError(lunName(o.name, l.LUN), err)
 	}
 	return nil
@@ -454,6 +463,7 @@ func (o *targetUnit) unmapLUN(lun uint16, deadline time.Duration) error {
 	if n := await(deadline, func(done func(int)) error { return o.tg.Unmap(lun, deadline, done) }); n != 0 {
 		return &Error{Code: CodeTimeout, Object: "LUN " + lunName(o.name, lun), Message: fmt.Sprintf("%d commands did not leave the store within %v", n, deadline.Round(time.Millisecond)), Hint: "look at the device below the disk"}
 	}
+	o.unmapped()
 	return nil
 }
 

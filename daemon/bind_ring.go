@@ -29,6 +29,8 @@ type ringSpec struct {
 	socket    string
 	access    unixsock.Access
 	initiator [16]byte
+	// migratable: the disks are.
+	migratable bool
 	// ports are relative target port identifiers by virtio target or vio id.
 	ports map[uint8]uint16
 	// aix has INQUIRY say what AIX looks for.
@@ -241,7 +243,7 @@ func (x *ringExport) makeServer(l *legacyRing) (ringServer, error) {
 	if x.spec.kind == kindVIO {
 		newServer = newVIOServer
 	}
-	e, err := newServer(c, x.spec, x.ports, tell, l)
+	e, err := newServer(x.t, x.spec, x.ports, tell, l)
 	if err != nil {
 		return nil, x.attachError(err)
 	}

@@ -14,13 +14,18 @@ import (
 // vhostServer is a vhost-user export as a ringServer.
 type vhostServer struct{ *vhost.Export }
 
-func newVHostServer(c *core, s *ringSpec, ports map[uint8]*scsi.Port, tell func(bool, string), l *legacyRing) (ringServer, error) {
+func newVHostServer(t *targetUnit, s *ringSpec, ports map[uint8]*scsi.Port, tell func(bool, string), l *legacyRing) (ringServer, error) {
+	c := t.c
 	saved, set := l.frozen(c.legacy)
-	e, err := vhost.NewExport(vhost.Config{
+	conf := vhost.Config{
 		Name: s.target, Group: c.group, Targets: inOrder(ports), Initiator: s.initiator,
 		Log: c.log.With("target", s.target, "export", kindVHost), OnConnect: tell,
 		Saved: saved, Set: set,
-	})
+	}
+	if s.migratable {
+		conf.Migratable, conf.Hold, conf.LetGo = true, t.hold, t.letGo
+	}
+	e, err := vhost.NewExport(conf)
 	if err != nil {
 		return nil, err
 	}

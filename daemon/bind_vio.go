@@ -13,10 +13,10 @@ import (
 // vioServer is a vio export as a ringServer.
 type vioServer struct{ *ibmvio.Export }
 
-func newVIOServer(c *core, s *ringSpec, ports map[uint8]*scsi.Port, tell func(bool, string), _ *legacyRing) (ringServer, error) {
+func newVIOServer(t *targetUnit, s *ringSpec, ports map[uint8]*scsi.Port, tell func(bool, string), _ *legacyRing) (ringServer, error) {
 	e, err := ibmvio.NewExport(ibmvio.Config{
-		Name: s.target, Group: c.group, Targets: vioPorts(ports), Initiator: s.initiator,
-		Log: c.log.With("target", s.target, "export", kindVIO), OnConnect: tell,
+		Name: s.target, Group: t.c.group, Targets: vioPorts(ports), Initiator: s.initiator,
+		Log: t.c.log.With("target", s.target, "export", kindVIO), OnConnect: tell,
 	})
 	if err != nil {
 		return nil, err

@@ -118,18 +118,27 @@ type movedReservations struct {
 }
 
 func (m movedReservations) Load(record string) ([]byte, error) {
-	if record == scsi.ReservationsRecord {
+	switch record {
+	case scsi.ReservationsRecord:
 		return m.file.Load()
+	case scsi.HandedRecord:
+		return m.handed().Load()
 	}
 	return m.Memory.Load(record)
 }
 
 func (m movedReservations) Save(record string, b []byte) error {
-	if record == scsi.ReservationsRecord {
+	switch record {
+	case scsi.ReservationsRecord:
 		return m.file.Save(b)
+	case scsi.HandedRecord:
+		return m.handed().Save(b)
 	}
 	return m.Memory.Save(record, b)
 }
+
+// handed is where one vtgt leaves what the next one needs of a migratable disk.
+func (m movedReservations) handed() state.File { return m.file + ".handed" }
 
 // memoryOf is the memory of disk d.
 func (c *core) memoryOf(d *config.Disk) scsi.Memory {

@@ -122,6 +122,9 @@ func (u *Unit) Save() (*SavedUnit, error) {
 			Prevents: prevents, Reserved: u.reserved == nu,
 		})
 	}
+	for _, n := range u.carried {
+		st.Nexuses = append(st.Nexuses, n) // has not come yet
+	}
 	return st, nil
 }
 

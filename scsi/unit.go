@@ -50,6 +50,9 @@ type UnitConfig struct {
 	// Saved, where set, is what the unit goes on from: what Unit.Save of the process
 	// before this one said. It comes before what Memory has.
 	Saved *SavedUnit
+	// Migratable: the store is a backing.Holder, and the unit is served only between
+	// Hold and LetGo. It needs Memory.
+	Migratable bool
 	// Group runs operations that an earlier process did not finish (SANITIZE,
 	// FORMAT UNIT); nil: where there is one NewUnit fails.
 	Group *loop.Group
@@ -83,6 +86,10 @@ type Unit struct {
 
 	// The gate: see gate.go.
 	gate atomic.Uint32
+
+	holding sync.Mutex // above Target.mu
+	holders int        // under holding
+	resumed bool       // under holding: Saved was gone on from
 
 	// mu guards everything below, and what says so in other types. It is the
 	// last of the locks Target.mu, Nexus.mu, Unit.mu to be taken, and nothing

@@ -29,6 +29,10 @@ type Config struct {
 	// Migratable: the front end may move its machine to another host, where another
 	// vtgt serves the same disks. The pages that we write are noted then.
 	Migratable bool
+	// Hold, where set, is called before the first ring starts, on an error of which it
+	// does not; LetGo after the last one has stopped. Both may sleep.
+	Hold  func() error
+	LetGo func()
 	// OnConnect, where set, hears of a front end's coming and going, with what can
 	// be said of it, one call at a time. It must not call the Export.
 	OnConnect func(up bool, detail string)

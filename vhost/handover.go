@@ -222,6 +222,8 @@ func (s *session) stand(h *halt) error {
 		select {
 		case <-h.thawing:
 		case <-s.e.quit:
+			// The next process has taken everything, what is held too.
+			s.held = false
 			return ErrClosed
 		}
 	}

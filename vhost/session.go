@@ -51,6 +51,7 @@ type session struct {
 	files []file    // of mem's regions
 	inf   *inflight // nil: nothing is recorded
 	log   *dirtyLog // nil: none was given
+	held  bool      // Config.Hold
 	rings []*setup
 	seen  [maxRequest / 64]uint64 // unknown requests that were logged
 }
@@ -329,6 +330,7 @@ func (s *session) end(deadline time.Duration) (stuck int) {
 	closeFiles(s.files, nil)
 	// Where something is stuck its mark is not cleared any more, and the memory not
 	// touched: the record is free in any case.
+	s.letGo()
 	s.inf.retire()
 	s.log.retire()
 	s.rings, s.mem, s.files, s.inf, s.log = nil, nil, nil, nil, nil

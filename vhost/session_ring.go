@@ -244,6 +244,9 @@ func (s *session) start(m *incoming, q *setup) error {
 
 // begin starts q. goesOn: it ran before, and its driver knows of no stop.
 func (s *session) begin(q *setup, goesOn bool) error {
+	if err := s.hold(); err != nil {
+		return err
+	}
 	r := ringStart{
 		Config:   vring.Config{Size: q.num, Base: q.base},
 		Features: uint64(s.features),
@@ -295,6 +298,7 @@ func (s *session) stop(q *setup, deadline time.Duration) error {
 			return err
 		}
 		q.base, q.parked = base, false
+		s.letGo()
 	}
 	shut(q.kick)
 	shut(q.call)

@@ -163,6 +163,9 @@ test-attach: need-go guest-tools ## a session libvirtd, and domains (TCG) into a
 	@$(call need,virsh,libvirt-clients)
 	VTGT_ATTACH=1 $(gotest) $(again) -count=1 -v -timeout $(testlimit) -run TestAttach ./internal/guest/guesttest
 
+test-xen: need-go guest-tools ## Xen, its first domain and paravirtual domains in QEMU (TCG): Linux's xen-scsifront against vtgt (2 to 5 min)
+	VTGT_XEN=1 $(gotest) -count=1 -v -timeout $(testlimit) -run TestXen ./internal/guest/guesttest
+
 install: build ## the binary, completions, man pages and systemd units below DESTDIR/PREFIX; /etc/vtgt/vtgt.yaml if there is none
 	install -D -m 0755 bin/vtgt '$(DESTDIR)$(PREFIX)/bin/vtgt'
 	install -d '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' \

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -318,6 +319,13 @@ func TestXenMany(t *testing.T) {
 	if e := w.export(d, "t3", kindXen); e.State != "listening" || !strings.Contains(e.Reason, "has not connected") {
 		t.Errorf("%+v", e)
 	}
+	// One device by two names of its domain is one target's.
+	twice := bytes.Replace(text, []byte("domain: silent"), []byte("domain: "+xenUUID), 1)
+	w.apply(d, twice)
+	tempotest.Wait(t, "the reason", func() bool {
+		e := w.export(d, "t3", kindXen)
+		return e.State == "failed" && strings.Contains(e.Reason, "device 0 of domain 2 is target t0's already")
+	})
 	for id := range uint32(10) {
 		w.m.Destroy(id)
 	}

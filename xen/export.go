@@ -3,6 +3,7 @@ package xen
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/vtgt/vtgt/scsi"
@@ -191,13 +192,29 @@ func (e *Export) offer() {
 			made, err = nodes.Write(tx, e.device(doms[0].ID))
 			return err
 		})
-		if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrPermission): // a driver domain
+			err = fmt.Errorf("the device cannot be offered to domain %d: %w; write toolstack: true, and the nodes in dom0", doms[0].ID, err)
+		case err != nil:
 			err = fmt.Errorf("the device cannot be offered to domain %d: %w", doms[0].ID, err)
-		} else if made {
+		case !made:
+			err = e.rival(doms[0].ID)
+		default:
 			e.h.conf.Log.Info("xen: a device is offered", "export", e.conf.Name, "domain", doms[0].ID, "name", doms[0].Name, "device", e.conf.Device)
 		}
 	}
 	e.note(err)
+}
+
+// rival is that another export serves the device already: one means the domain by its
+// name, say, and one by its UUID.
+func (e *Export) rival(domain uint32) error {
+	e.h.mu.Lock()
+	defer e.h.mu.Unlock()
+	if d := e.h.devices[devID{e.conf.Type, domain, e.conf.Device}]; d != nil && d.e != e {
+		return fmt.Errorf("device %d of domain %d is target %s's already; choose another number", e.conf.Device, domain, d.e.conf.Name)
+	}
+	return nil
 }
 
 // note keeps and tells why there is no device, once as long as it stays the same.

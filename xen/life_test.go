@@ -1,6 +1,7 @@
 package xen
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -295,6 +296,23 @@ func TestParse(t *testing.T) {
 			t.Errorf("%q", s)
 		}
 	}
+}
+
+// FuzzParse: what is taken is what was written.
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{"0:0:0:3", "t1:7", "a:b:7", ":::", "t1:", "65536:0:0:0", "+1:0:0:0"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if a, err := parseVirtual(s); err == nil {
+			if b, err := parseVirtual(fmt.Sprintf("0:%d:%d:%d", a.Channel, a.Target, a.LUN)); err != nil || a != b {
+				t.Fatalf("%q: %v, %v %v", s, a, b, err)
+			}
+		}
+		if n, err := parsePhysical(s, "t1"); err == nil && (n > scsi.MaxLUN || !strings.HasPrefix(s, "t1:")) {
+			t.Fatalf("%q: %d", s, n)
+		}
+	})
 }
 
 // TestResume has a domain that was suspended build a new ring under the same number.

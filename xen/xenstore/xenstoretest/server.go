@@ -444,6 +444,11 @@ func (s *Server) serve(c *client, h wire.Header, body []byte) (ans []byte, code 
 			s.remove(path)
 			return ok, ""
 		}
+		for p := range m {
+			if strings.HasPrefix(p, path+"/") {
+				t.wrote = append(t.wrote, p) // the folder may be made again
+			}
+		}
 		drop(m, path, s.gen)
 		return ok, ""
 	case wire.SetPerms:

@@ -134,7 +134,7 @@ soak: need-go guest-tools ## the long counts: soak tests for SECONDS (60), -race
 	VTGT_CRASH_ROUNDS=1000 $(gotest) -count=1 -timeout 1800s -run TestClientCrash ./vhost
 	VTGT_XEN_ROUNDS=2000 $(gotest) -count=1 -timeout 1800s -run 'TestDeath|TestRestart' ./xen
 	$(MAKE) fuzz-short FUZZTIME=60s
-	VTGT_GUEST=1 VTGT_POWER_ROUNDS=20 VTGT_KILL_ROUNDS=50 VTGT_RECONNECT_ROUNDS=20 VTGT_HOLD_SECONDS=300 $(gotest) -count=1 -v -timeout 3600s -run 'TestPowerLoss|TestKilled|TestReconnect|TestVHost' ./internal/guest/guesttest
+	VTGT_GUEST=1 VTGT_POWER_ROUNDS=20 VTGT_KILL_ROUNDS=50 VTGT_RECONNECT_ROUNDS=20 VTGT_HOLD_SECONDS=300 $(gotest) -count=1 -v -timeout 3600s -run 'TestPowerLoss|TestKilled|TestMediaKilled|TestReconnect|TestVHost' ./internal/guest/guesttest
 	VTGT_STOP_SECONDS=30 VTGT_ABORTS=1 $(MAKE) test-vio
 
 conformance: build ## iscsi-test-cu against bin/vtgt, one process per test (PEER=tgtd: against tgtd)

@@ -136,6 +136,7 @@ soak: need-go guest-tools ## the long counts: soak tests for SECONDS (60), -race
 	$(MAKE) fuzz-short FUZZTIME=60s
 	VTGT_GUEST=1 VTGT_POWER_ROUNDS=20 VTGT_KILL_ROUNDS=50 VTGT_RECONNECT_ROUNDS=20 VTGT_HOLD_SECONDS=300 $(gotest) -count=1 -v -timeout 3600s -run 'TestPowerLoss|TestKilled|TestMediaKilled|TestReconnect|TestVHost' ./internal/guest/guesttest
 	VTGT_STOP_SECONDS=30 VTGT_ABORTS=1 $(MAKE) test-vio
+	VTGT_ATTACH_POINTS=1 $(MAKE) test-attach
 
 conformance: build ## iscsi-test-cu against bin/vtgt, one process per test (PEER=tgtd: against tgtd)
 	@$(call need,iscsi-test-cu,libiscsi-bin)

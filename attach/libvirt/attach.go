@@ -37,6 +37,9 @@ type Options struct {
 	CHAPUser string
 	// Wait bounds the wait until the guest lets go of a device; 0: one minute.
 	Wait time.Duration
+	// Forget has Detach take back only what vtgt has changed at itself, because the
+	// libvirt is gone for good.
+	Forget bool
 	// Out hears of what is done, for people; nil: nobody.
 	Out io.Writer
 }
@@ -379,16 +382,18 @@ func Detach(ctx context.Context, c *api.Client, o Options) error {
 			}
 		}
 	}
-	if err := w.open(ctx); err != nil {
-		return err
-	}
-	defer w.close()
-	dom, err := w.c.domain(ctx, w.o.Domain)
 	var none *noDomainError
-	if err != nil && !errors.As(err, &none) {
-		return err
+	if !w.o.Forget {
+		if err := w.open(ctx); err != nil {
+			return err
+		}
+		defer w.close()
+		dom, err := w.c.domain(ctx, w.o.Domain)
+		if err != nil && !errors.As(err, &none) {
+			return err
+		}
+		w.dom = dom
 	}
-	w.dom = dom
 	found, ferr := w.find(ctx)
 	if ferr != nil {
 		return ferr
@@ -402,7 +407,7 @@ func Detach(ctx context.Context, c *api.Client, o Options) error {
 	}
 	r := w.e.Open(found[0])
 	w.whole = w.o.Live == w.o.Config
-	if w.o.Live != w.o.Config {
+	if !w.whole && !w.o.Forget {
 		return w.detachSome(ctx, r)
 	}
 	if err := r.Undo(ctx); err != nil {

@@ -193,8 +193,12 @@ func (c *conn) capabilities(ctx context.Context) (*capabilities, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseCapabilities(string(text))
+}
+
+func parseCapabilities(text string) (*capabilities, error) {
 	var x lx.Caps
-	if err := x.Unmarshal(string(text)); err != nil {
+	if err := x.Unmarshal(text); err != nil {
 		return nil, fmt.Errorf("libvirt's capabilities are not understood: %w", err)
 	}
 	out := &capabilities{uid: -1, gid: -1}

@@ -21,6 +21,26 @@ func TestParseStatus(t *testing.T) {
 	}
 }
 
+func TestCapabilities(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		want capabilities
+	}{
+		{`<capabilities><host><secmodel><model>apparmor</model><doi>0</doi></secmodel><secmodel><model>dac</model><doi>0</doi><baselabel type='kvm'>+64055:+108</baselabel><baselabel type='qemu'>+64056:+109</baselabel></secmodel></host></capabilities>`,
+			capabilities{uid: 64055, gid: 108, apparmor: true}},
+		{`<capabilities><host><secmodel><model>selinux</model><baselabel type='kvm'>system_u:system_r:svirt_t:s0</baselabel></secmodel></host></capabilities>`, capabilities{uid: -1, gid: -1, selinux: true}},
+		{`<capabilities><host><secmodel><model>none</model></secmodel></host></capabilities>`, capabilities{uid: -1, gid: -1}},
+		{`<capabilities/>`, capabilities{uid: -1, gid: -1}},
+	} {
+		if got, err := parseCapabilities(c.text); err != nil || *got != c.want {
+			t.Errorf("%s: %+v %v", c.text, got, err)
+		}
+	}
+	if _, err := parseCapabilities("<"); err == nil {
+		t.Error("no error")
+	}
+}
+
 func TestReach(t *testing.T) {
 	dir := t.TempDir()
 	for _, d := range []string{dir, filepath.Dir(dir)} {

@@ -22,8 +22,6 @@ type WatchOptions struct {
 	Clean bool
 	// Event hears of everything; it must not be nil.
 	Event func(WatchEvent)
-	// Ready, optional, is called each time libvirt is being followed.
-	Ready func()
 	// Again is the time between attempts to reach libvirt; 0: 5 s.
 	Again time.Duration
 }
@@ -131,9 +129,6 @@ func (w *worker) follow(ctx context.Context, o WatchOptions) error {
 	}()
 	if err := w.report(ctx, o, "found", ""); err != nil {
 		return err
-	}
-	if o.Ready != nil {
-		o.Ready()
 	}
 	for {
 		select {

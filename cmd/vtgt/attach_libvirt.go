@@ -102,5 +102,6 @@ Unmount it in the guest first. The guest must let go of a device; when it does n
 		},
 	}
 	libvirtFlags(cmd, &o)
+	cmd.Flags().BoolVar(&o.Forget, "forget", false, "take back only what was changed at vtgt, and forget the rest: for a libvirt that is gone for good")
 	return cmd
 }

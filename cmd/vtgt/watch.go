@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 
-	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"github.com/vtgt/vtgt/attach/libvirt"
@@ -48,7 +47,6 @@ secret, the mask at the target, the record. As a service: vtgt-watch.service.`,
 					fmt.Fprintln(out, string(b))
 				}
 			}
-			o.Ready = func() { _, _ = sd.SdNotify(false, sd.SdNotifyReady) }
 			return libvirt.Watch(ctx, c, o)
 		},
 	}

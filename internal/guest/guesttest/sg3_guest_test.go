@@ -38,11 +38,11 @@ func startSG3(t *testing.T) *host {
 // sg3Programs are those of package sg3-utils that the guest has.
 var sg3Programs = []string{"sg_persist", "sg_opcodes", "sg_vpd", "sg_modes", "sg_logs", "sg_unmap", "sg_write_same", "sg_compare_and_write",
 	"sg_get_lba_status", "sg_rtpg", "sg_stpg", "sg_inq", "sg_turs", "sg_requests", "sg_luns", "sg_ident", "sg_timestamp", "sg_readcap",
-	"sg_verify", "sg_sync", "sg_start", "sg_prevent", "sg_raw", "sg_format", "sg_wr_mode", "sg_sanitize", "sg_reset", "sg_dd"}
+	"sg_verify", "sg_sync", "sg_start", "sg_prevent", "sg_raw", "sg_format", "sg_wr_mode", "sg_sanitize", "sg_reset", "sg_dd", "sg_xcopy", "sg_copy_results"}
 
 // sg3Image is what a guest with them boots; it can reach disks by virtio-scsi and by
-// iSCSI. One archive serves several guests.
-func sg3Image(t *testing.T) (im *guest.Image, initramfs string, k *guest.Kernel) {
+// iSCSI. more are other programs. One archive serves several guests.
+func sg3Image(t *testing.T, more ...guest.Binary) (im *guest.Image, initramfs string, k *guest.Kernel) {
 	t.Helper()
 	c := wantGuest(t)
 	k, err := c.Kernel()
@@ -62,6 +62,7 @@ func sg3Image(t *testing.T) (im *guest.Image, initramfs string, k *guest.Kernel)
 	for _, p := range sg3Programs {
 		im.Binaries = append(im.Binaries, guest.Binary{Root: roots[4], Path: "/usr/bin/" + p, Libs: roots[1:]})
 	}
+	im.Binaries = append(im.Binaries, more...)
 	if initramfs, err = im.Build(t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +72,13 @@ func sg3Image(t *testing.T) (im *guest.Image, initramfs string, k *guest.Kernel)
 // bootAll boots guests at the same time.
 func bootAll(t *testing.T, os ...guest.Options) []*linux {
 	t.Helper()
-	im, initramfs, k := sg3Image(t)
+	return bootAllWith(t, nil, os...)
+}
+
+// bootAllWith is bootAll with more programs.
+func bootAllWith(t *testing.T, more []guest.Binary, os ...guest.Options) []*linux {
+	t.Helper()
+	im, initramfs, k := sg3Image(t, more...)
 	gs, errs := make([]*linux, len(os)), make([]error, len(os))
 	var wg sync.WaitGroup
 	for i, o := range os {

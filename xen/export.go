@@ -302,16 +302,22 @@ func (e *Export) Detach(deadline time.Duration) error {
 	n := e.device(d.id.domain)
 	end := time.Now().Add(deadline)
 	var wait bool
-	err := h.xs().Update(func(tx *xenstore.Tx) (err error) { wait, err = nodes.End(tx, n); return err })
-	if err != nil {
-		return err
+	for {
+		err := h.xs().Update(func(tx *xenstore.Tx) (err error) { wait, err = nodes.End(tx, n); return err })
+		if err == nil {
+			break
+		}
+		if !isLost(err) || time.Now().After(end) {
+			return err
+		}
+		time.Sleep(pollTime) // there may be a xenstored again in time
 	}
 	for wait {
 		closed, err := nodes.Ended(&h.xs().Tx, n)
-		if err != nil {
+		if err != nil && !isLost(err) {
 			return err
 		}
-		if closed {
+		if closed && err == nil {
 			break
 		}
 		if time.Now().After(end) {

@@ -1,6 +1,7 @@
 package vhost
 
 import (
+	"encoding/binary"
 	"fmt"
 	"testing"
 
@@ -51,20 +52,34 @@ func BenchmarkRing(b *testing.B) {
 // in the ring are taken, run and answered in batches, and the driver's part is one store
 // of its index.
 func BenchmarkDevice(b *testing.B) {
-	for _, spec := range []string{"null:", "mem:"} {
-		for _, depth := range []int{1, 32, 128} {
-			b.Run(fmt.Sprintf("%sdepth=%d", spec, depth), func(b *testing.B) { benchDevice(b, spec, depth) })
+	for _, depth := range []int{1, 32, 128} {
+		b.Run(fmt.Sprintf("null/depth=%d", depth), func(b *testing.B) { benchDevice(b, machineOptions{spec: "null:"}, depth) })
+		b.Run(fmt.Sprintf("mem/depth=%d", depth), func(b *testing.B) { benchDevice(b, machineOptions{spec: "mem:"}, depth) })
+		// More than the processor's caches hold, at random places.
+		if !testing.Short() {
+			b.Run(fmt.Sprintf("mem256M/depth=%d", depth), func(b *testing.B) { benchDevice(b, machineOptions{spec: "mem:", size: 256 << 20}, depth) })
 		}
 	}
 }
 
-func benchDevice(b *testing.B, spec string, depth int) {
+func benchDevice(b *testing.B, o machineOptions, depth int) {
 	const size = 256
-	m := newMachine(b, machineOptions{spec: spec})
+	m := newMachine(b, o)
 	q := m.newQueue(2, size, allOn).start().ready()
+	blocks := uint32(8)
+	if o.size > 0 {
+		blocks = uint32(o.size / 4096)
+		big := q.command(1<<20, 0)
+		for at := int64(0); at < o.size; at += 1 << 20 {
+			big.fill(lun0, 1, write10(uint32(at/512), 2048)).good()
+		}
+	}
 	var heads []uint16
+	var lbas [][]byte
 	for k := range depth {
-		out, in := q.command(0, 4096).fill(lun0, uint64(k), read10(uint32(8*(k*131%2048)), 8)).bufs()
+		c := q.command(0, 4096).fill(lun0, uint64(k), read10(uint32(8*k), 8))
+		lbas = append(lbas, q.g.At(c.out+21, 4))
+		out, in := c.bufs()
 		h, ok := q.drv.Add(out, in, true)
 		if !ok {
 			b.Fatal("Add")
@@ -80,6 +95,7 @@ func benchDevice(b *testing.B, spec string, depth int) {
 		avail.Put16(4+2*((int(idx)+k)%size), heads[k%depth])
 	}
 
+	rng := uint32(2463534242)
 	b.ReportAllocs()
 	b.ResetTimer()
 	// In pieces: a loop that never comes back cannot run what was deferred.
@@ -88,6 +104,12 @@ func benchDevice(b *testing.B, spec string, depth int) {
 			r := q.v.r
 
 			for i := 0; i < 4096/depth && n < b.N; i++ {
+				for _, a := range lbas {
+					rng ^= rng << 13
+					rng ^= rng >> 17
+					rng ^= rng << 5
+					binary.BigEndian.PutUint32(a, rng%blocks*8)
+				}
 				idx += uint16(depth)
 				avail.Store32(0, uint32(idx)<<16)
 				for r.vr.More() {

@@ -31,6 +31,7 @@ type machine struct {
 
 type machineOptions struct {
 	spec     string // of the store, "mem:"
+	size     int64  // of the disk, diskSize
 	hold     bool
 	wrap     func(backing.Store) backing.Store
 	deadline time.Duration
@@ -46,12 +47,15 @@ func newMachine(tb testing.TB, o machineOptions) *machine {
 	if o.loops == 0 {
 		o.loops = 2
 	}
+	if o.size == 0 {
+		o.size = diskSize
+	}
 	group, err := loop.NewGroup(loop.Config{Loops: o.loops, Slabs: slab.New(0), Strict: true})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(group.Close)
-	st, err := backing.Open(o.spec, backing.Options{Size: diskSize, Group: group})
+	st, err := backing.Open(o.spec, backing.Options{Size: o.size, Group: group})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -40,6 +40,7 @@ type Load struct {
 	Region *Region
 
 	stop  atomic.Bool
+	bufs  []uint64 // of the data: a second run on the same client takes them again
 	parts []*loadQueue
 	wg    sync.WaitGroup
 	begin time.Time
@@ -87,7 +88,7 @@ type loadRequest struct {
 }
 
 // Start begins the load on c's request queues, which are its own until Wait has
-// returned.
+// returned. A Load may be started again, on the same client and in the same shape.
 func (l *Load) Start(c *Client) error {
 	def := func(p *int, v int) {
 		if *p == 0 {
@@ -110,13 +111,7 @@ func (l *Load) Start(c *Client) error {
 		p.version, p.busy = make([]uint32, each), make([]bool, each)
 		p.reqs = make([]loadRequest, l.Depth)
 		for k := range p.reqs {
-			var a uint64
-			var err error
-			if l.Region != nil {
-				a, err = l.Region.Alloc(l.BytesEach, LoadBytes)
-			} else {
-				a, err = c.Mem.Alloc(l.BytesEach, LoadBytes)
-			}
+			a, err := l.buf(c, i*l.Depth+k)
 			if err != nil {
 				return err
 			}
@@ -136,6 +131,22 @@ func (l *Load) Start(c *Client) error {
 		go p.run()
 	}
 	return nil
+}
+
+// buf is data buffer number i.
+func (l *Load) buf(c *Client, i int) (a uint64, err error) {
+	if i < len(l.bufs) {
+		return l.bufs[i], nil
+	}
+	if l.Region != nil {
+		a, err = l.Region.Alloc(l.BytesEach, LoadBytes)
+	} else {
+		a, err = c.Mem.Alloc(l.BytesEach, LoadBytes)
+	}
+	if err == nil {
+		l.bufs = append(l.bufs, a)
+	}
+	return a, err
 }
 
 // Done is the number of requests answered so far. Any goroutine.

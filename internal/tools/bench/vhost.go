@@ -33,13 +33,14 @@ type front struct {
 	queues  int
 	c       *vhosttest.Client
 	drivers []*ringDriver
+	loads   map[[2]int]*vhosttest.Load // by queues and depth
 }
 
 func (f *front) client() (*vhosttest.Client, error) {
 	var err error
 	if f.c == nil {
 		f.c, err = dialDisk(f.srv.VHostSocket(f.disk), f.queues, 32<<20)
-		f.drivers = make([]*ringDriver, f.queues)
+		f.drivers, f.loads = make([]*ringDriver, f.queues), map[[2]int]*vhosttest.Load{}
 	}
 	return f.c, err
 }
@@ -95,7 +96,13 @@ func (b *bench) load(name string, f *front, queues, depth int, write, spin bool)
 
 // sleep runs the load with vhosttest's client.
 func (f *front) sleep(b *bench, c *vhosttest.Client, queues, depth int, write bool, d time.Duration) (int, time.Duration, error) {
-	l := &vhosttest.Load{LUN: vhosttest.LUN(0, 0), NQ: queues, Blocks: int(b.o.bytes() / 4096), Depth: depth, Indirect: true, Seed: 9, Time: d}
+	key := [2]int{queues, depth}
+	l := f.loads[key]
+	if l == nil {
+		l = &vhosttest.Load{LUN: vhosttest.LUN(0, 0), NQ: queues, Blocks: int(b.o.bytes() / 4096), Depth: depth, Indirect: true, Seed: 9}
+		f.loads[key] = l
+	}
+	l.Time, l.Writes = d, 0
 	if write {
 		l.Writes = 100
 	}

@@ -50,7 +50,7 @@ type rigOptions struct {
 
 func newRig(t *testing.T, o rigOptions) *rig {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*tempotest.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*tempotest.Patience)
 	t.Cleanup(cancel)
 	dir, err := os.MkdirTemp("", "vtgt-vs-") // short: a socket's path is bounded
 	if err != nil {

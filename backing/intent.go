@@ -355,7 +355,7 @@ func fileIntentLog(spec string, st *fileStore, o Options) (Store, error) {
 	io := intentOptions{
 		max: longest, size: o.AtomicLogSize, id: st.intentID(),
 		open: func(size int64) (Store, error) {
-			lo := Options{Group: o.Group, Log: o.Log, LockWait: o.LockWait, Create: size > 0, Size: size}
+			lo := Options{Group: o.Group, Log: o.Log, LockWait: o.LockWait, Create: size > 0, Size: size, ReadOnly: o.ReadOnly}
 			if size > 0 {
 				// One of another form holds nothing that counts.
 				var fi sys.FileStat

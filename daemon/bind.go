@@ -231,7 +231,7 @@ func (k *unit) status() diskState {
 	if backing.StatsOf(k.st).Latched {
 		out.state = "latched"
 	}
-	if o, ok := k.u.MediumOperation(); ok {
+	if o, ok := k.u.MediumOperation(); ok && out.state == "running" {
 		out.state = fmt.Sprintf("%s %d%%", o.Name, o.Percent)
 		if o.Failed {
 			out.state = o.Name + " failed"

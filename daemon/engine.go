@@ -72,7 +72,7 @@ type diskState struct {
 	size     int64 // bytes
 	readOnly bool  // the store was opened so
 	thin     bool
-	state    string // running, stopped, latched
+	state    string // running, stopped, latched, or an operation on the medium and how far it is
 	err      string // that stopped it
 	since    *time.Time
 	held     int

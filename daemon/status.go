@@ -41,7 +41,9 @@ type DiskStatus struct {
 	OnError           string   `json:"onError"`
 	LUNs              []string `json:"luns"` // TARGET/NUMBER
 	// State is running; stopped: its commands are held since an error; latched:
-	// it refuses writes since a sync failed.
+	// it refuses writes since a sync failed; or the name of an operation that has the
+	// whole medium with the percentage that is done, "SANITIZE OVERWRITE 45%", or
+	// "failed" behind it.
 	State string     `json:"state"`
 	Error string     `json:"error,omitempty"` // that stopped it
 	Since *time.Time `json:"since,omitempty"` // when

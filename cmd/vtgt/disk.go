@@ -146,7 +146,7 @@ are done. See to the cause first: a disk whose store fails again stops again.`,
 			if format != "table" {
 				return showJSON(cmd, k, format)
 			}
-			if k.State != "running" {
+			if k.State == "stopped" || k.State == "latched" {
 				return fmt.Errorf("disk %s is %s again: %s; see to its store, then resume it again", k.Name, k.State, k.Error)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "disk %s: %s\n", k.Name, k.State)

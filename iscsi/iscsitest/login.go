@@ -27,6 +27,9 @@ type Login struct {
 	// Split sends the operational text in pieces of that many bytes with the C
 	// bit; 0: one PDU.
 	Split int
+	// Lenient overlooks a session handle of 0 and keys without an answer: for targets
+	// that are measured, not tested.
+	Lenient bool
 	// Trailer is sent in the same write as the last Login Request: PDUs
 	// pipelined behind the login.
 	Trailer []byte
@@ -239,15 +242,15 @@ func (c *Conn) Login(l Login) error {
 	if r.NSG() != pdu.FullFeaturePhase {
 		return wrong("NSG is %v in the last Login Response", r.NSG())
 	}
-	if r.TSIH() == 0 {
+	if r.TSIH() == 0 && !l.Lenient {
 		return wrong("TSIH is 0 in the last Login Response")
 	}
 	c.TSIH = r.TSIH()
-	return c.results(offered)
+	return c.results(offered, l.Lenient)
 }
 
 // results works out what both sides have agreed upon.
-func (c *Conn) results(offered []pdu.KeyValue) error {
+func (c *Conn) results(offered []pdu.KeyValue, lenient bool) error {
 	offer := make(map[string]string)
 	for _, kv := range offered {
 		offer[kv.Key] = kv.Value
@@ -255,6 +258,7 @@ func (c *Conn) results(offered []pdu.KeyValue) error {
 		switch {
 		case kv.Key == "MaxRecvDataSegmentLength" || kv.Key == "InitiatorAlias":
 		case !ok && (kv.Value == "No" || kv.Value == "Yes"): // may be left out where it decides
+		case !ok && lenient:
 		case !ok:
 			return wrong("no answer to %v", kv)
 		case a == "Reject":

@@ -60,7 +60,7 @@ func dialInitiator(addr, target string, lun int, disk int64, c cell, seed uint64
 		return nil, err
 	}
 	defer nc.Close()
-	l := iscsitest.Login{InitiatorName: "iqn.2026-11.org.vtgt:bench" + strconv.FormatUint(seed, 10), TargetName: target,
+	l := iscsitest.Login{InitiatorName: "iqn.2026-11.org.vtgt:bench" + strconv.FormatUint(seed, 10), TargetName: target, Lenient: true,
 		Keys: []pdu.KeyValue{{Key: "FirstBurstLength", Value: "262144"}, {Key: "MaxBurstLength", Value: "1048576"}}}
 	if err := nc.Login(l); err != nil {
 		return nil, err

@@ -22,7 +22,7 @@ func probe(ctx context.Context, path string) error {
 		return err
 	}
 	defer nc.Close()
-	_ = nc.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = nc.SetDeadline(time.Now().Add(time.Minute))
 	// VHOST_USER_GET_FEATURES (1), version 1, no payload; host byte order.
 	var q [12]byte
 	binary.NativeEndian.PutUint32(q[0:], 1)
@@ -53,7 +53,7 @@ func vhostExport(es []api.Export) *api.Export {
 // awaitFree waits until the export has no virtual machine; after a probe that takes a
 // moment.
 func awaitFree(ctx context.Context, c *api.Client, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	for {
 		es, err := c.Exports(ctx)

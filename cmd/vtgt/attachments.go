@@ -16,9 +16,6 @@ import (
 	"github.com/vtgt/vtgt/attach/vsphere"
 )
 
-// inspectTime bounds the look at the other side: a host may not answer.
-const inspectTime = 30 * time.Second
-
 // inspectors ask the other side what has become of attachments, by ID, for each kind of
 // attachment that can be asked without further credentials.
 func inspectors() []func(ctx context.Context, c *api.Client, as []api.Attachment) map[string]attach.View {
@@ -55,11 +52,9 @@ Of ESXi hosts it says whether they are logged in.`,
 			}
 			views := map[string]attach.View{}
 			if !offline {
-				ctx, cancel := context.WithTimeout(ctx, inspectTime)
 				for _, f := range inspectors() {
 					maps.Copy(views, f(ctx, c, as))
 				}
-				cancel()
 			}
 			all := make([]attachment, len(as))
 			for i := range as {

@@ -466,7 +466,7 @@ func (p *proxy) run(verb string, args ...string) (string, error) {
 	p.b.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, p.b.bin, append([]string{verb, "libvirt", "--connect", p.b.l.uri}, args...)...)
+	cmd := exec.CommandContext(ctx, p.b.bin, p.b.command(verb, args)...)
 	cmd.Env = append(os.Environ(), "VTGT_SOCKET="+p.path)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out

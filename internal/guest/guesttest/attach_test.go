@@ -71,9 +71,15 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
-// attach runs vtgt attach or detach with the libvirt's URI.
+// command are the arguments for attach and detach: with the libvirt's URI, and with time
+// for a guest of TCG on a busy machine.
+func (b *bench) command(verb string, args []string) []string {
+	return append([]string{verb, "libvirt", "--connect", b.l.uri, "--wait", "4m", "--timeout", "4m"}, args...)
+}
+
+// run runs vtgt attach or detach.
 func (b *bench) run(verb string, args ...string) (string, error) {
-	out, errOut, err := b.try(append([]string{verb, "libvirt", "--connect", b.l.uri}, args...)...)
+	out, errOut, err := b.try(b.command(verb, args)...)
 	return out + errOut, err
 }
 

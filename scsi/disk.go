@@ -91,6 +91,9 @@ func newDisk(u *Unit) deviceServer {
 		if r.need != 0 && r.need&have == 0 {
 			continue
 		}
+		if u != nil && u.conf.Migratable && (r.op == opSanitize || r.op == opFormatUnit) {
+			continue // what is under way would stay behind
+		}
 		d.rows = append(d.rows, &r.command)
 		if d.first[r.op] == 0 {
 			d.first[r.op] = uint8(len(d.rows))

@@ -518,3 +518,16 @@ func FuzzMediumRecord(f *testing.F) {
 		r.fill(p, 512)
 	})
 }
+
+// A disk that moves to another host in the midst of an operation would leave it behind:
+// it offers none.
+func TestMediumMigratable(t *testing.T) {
+	c := goldenConf()
+	c.Thin, c.Migratable = true, true
+	n := newRig(t, c, newRigStore(1<<20)).nexus()
+	n.want(n.sanitize(0, sanitizeBlockErase, nil), "05 20/00")
+	n.expect("05 20/00", "04 00 00 00 00 00", nil, 0)
+	if b := n.expect("good", "12 01 b1 00 ff 00", nil, 255).in(); b[7] != 0 {
+		t.Errorf("WABEREQ, WACEREQ: %02x", b[7])
+	}
+}

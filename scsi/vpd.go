@@ -271,7 +271,7 @@ func appendVPDCharacteristics(b []byte, c *UnitConfig, i *backing.Info) []byte {
 	b = append(b, make([]byte, 60)...)
 	// Nothing has to be written before it is read after a SANITIZE: blocks that
 	// were erased read zero, under a new key they read zero or anything.
-	if c.Thin {
+	if c.Thin && !c.Migratable {
 		b[7] |= 1 << 6 // WABEREQ
 	}
 	if i.Rekeys {

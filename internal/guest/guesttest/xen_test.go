@@ -84,7 +84,7 @@ func newDom0(t *testing.T) *dom0 {
 		Domain: guest.Image{Boot: []string{"crc32c_generic", "ext4"}, Binaries: []guest.Binary{{Path: "/sbin/mkfs.ext4"}, {Path: "/sbin/e2fsck"}}},
 		First: guest.Image{
 			Modules: []string{"target_core_mod", "xen_scsiback"},
-			Files:   map[string]string{"/bin/vtgt": vtgtBinary(t), "/bin/holdvtgt": hold, "/bin/busybox": filepath.Join(busybox, "bin/busybox")},
+			Files:   map[string]string{"/bin/vtgt": vtgtBinary(t), "/bin/holdvtgt": hold, "/bin/xencount": xenCount(t), "/bin/busybox": filepath.Join(busybox, "bin/busybox")},
 		},
 	})
 	if err != nil {
@@ -284,6 +284,7 @@ func TestXen(t *testing.T) {
 		{"reset", (*domU).reset},
 		{"hot", (*domU).hot},
 		{"restart", (*domU).restart},
+		{"peer", (*domU).peer},
 	} {
 		begin := time.Now()
 		if !t.Run(c.name, func(t *testing.T) {

@@ -143,6 +143,9 @@ func (b *Bed) Xenstored() error {
 	return err
 }
 
+// Tool is where one of Xen's programs is.
+func (b *Bed) Tool(name string) string { return b.xen.bin(name) }
+
 // XL runs xl.
 func (b *Bed) XL(args ...string) (string, error) {
 	return b.Run(append([]string{b.xen.bin("xl")}, args...)...)

@@ -48,6 +48,9 @@ type device struct {
 	jr    *journal.Journal
 	seen  bool          // the front end was there
 	again time.Duration // when to try again; 0: not before something changes
+	stuck int           // requests that the last stop has left behind
+
+	limit atomic.Int64 // how long that may wait for them, ns; 0: the export's deadline
 
 	mu     sync.Mutex // what Status reads
 	bs, fs State
@@ -85,8 +88,19 @@ func (d *device) kick() {
 	}
 }
 
-// end has run return.
-func (d *device) end() { d.once.Do(func() { close(d.quit) }) }
+// end has run return, when what was taken is answered or limit has passed.
+func (d *device) end(limit time.Duration) {
+	d.limit.Store(int64(max(limit, 1)))
+	d.once.Do(func() { close(d.quit) })
+}
+
+// patience is how long a stop may take.
+func (d *device) patience() time.Duration {
+	if n := d.limit.Load(); n > 0 {
+		return min(time.Duration(n), d.e.conf.Deadline)
+	}
+	return d.e.conf.Deadline
+}
 
 func (d *device) run() {
 	defer d.h.gone(d)
@@ -438,10 +452,18 @@ func (d *device) disconnect(forget bool) {
 	d.mu.Unlock()
 	if r != nil {
 		ch := make(chan int, 1)
-		if r.Loop.Do(func() { r.stop(d.e.conf.Deadline, func(n int) { ch <- n }) }) {
-			if n := <-ch; n > 0 {
+		if r.Loop.Do(func() { r.stop(d.patience(), func(n int) { ch <- n }) }) {
+			var n int
+			select {
+			case n = <-ch:
+			case <-d.quit: // perhaps with less patience
+				r.Loop.Do(func() { r.hasten(d.patience()) })
+				n = <-ch
+			}
+			if n > 0 {
 				d.complain("requests are still with the store", "stuck", n)
 			}
+			d.stuck = n
 		}
 		d.h.mu.Lock()
 		d.mu.Lock()

@@ -254,21 +254,23 @@ func (e *Export) Close(deadline time.Duration) (stuck int) {
 	}
 	d := e.dev
 	if d != nil {
-		d.end()
+		d.end(deadline)
 	}
 	h.mu.Unlock()
 	if was {
 		return 0
 	}
+	end := time.Now().Add(deadline)
 	if last {
 		_ = h.xs().Unwatch(h.base(e.conf.Type), baseToken)
 	}
 	if d != nil {
 		<-d.ended
+		stuck = d.stuck
 	}
 	ch := make(chan int, 1)
-	e.port.Close(deadline, func(n int) { ch <- n })
-	return <-ch
+	e.port.Close(max(time.Until(end), time.Millisecond), func(n int) { ch <- n })
+	return max(stuck, <-ch)
 }
 
 // BlockedError: a front end has not let go of its device.

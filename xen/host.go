@@ -403,7 +403,7 @@ func (h *Host) Close() {
 	was := h.closed
 	h.closed = true
 	for _, d := range h.devices {
-		d.end()
+		d.end(d.e.conf.Deadline)
 	}
 	h.mu.Unlock()
 	if was {

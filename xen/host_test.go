@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vtgt/vtgt/internal/loop"
 	"github.com/vtgt/vtgt/internal/tempotest"
@@ -163,5 +164,44 @@ func TestWatches(t *testing.T) {
 		if got := w.Store.Watches(); got != n {
 			t.Errorf("%d watches, %d before", got, n)
 		}
+	}
+}
+
+// TestCloseStuck: the end of an export does not wait for a store any longer than it may,
+// also where the device is being stopped already.
+func TestCloseStuck(t *testing.T) {
+	for _, leaving := range []bool{false, true} {
+		g, hs, _, port := newDisk(t, true)
+		m := xentest.NewMachine(t)
+		h, err := NewHost(HostConfig{Dial: m.Dial, Channels: &m.Hub, Grants: m.Grants(), Group: g, Dir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Create(5, "guest", "")
+		m.Attach(guest)
+		e, err := h.export(Config{Name: "t1", Domain: "guest", Place: place, Deadline: time.Hour}, port())
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := m.Boot(guest)
+		d.Wait("0:0:0:0")
+		m.States(guest, "4", "4")
+		ready(t, d.Ring())
+		d.Ring().Send(rw(d.Ring(), 0x28, 0, 512, nil))
+		hs.Wait(t, 1)
+		if leaving {
+			d.SetState(xentest.Closing) // its device waits for the store
+			tempotest.Wait(t, "the stop", func() bool { return e.Status().Frontend == Closing })
+		}
+		ch := make(chan int, 1)
+		go func() { ch <- e.Close(time.Millisecond) }()
+		if n := tempotest.Recv(t, ch, "the end"); n != 1 {
+			t.Errorf("leaving %v: %d stuck", leaving, n)
+		}
+		for _, x := range hs.Held() {
+			x.Go()
+		}
+		h.Close()
+		d.Off()
 	}
 }

@@ -315,7 +315,9 @@ func (r *ring) Respond(sr *srp.Request) {
 	// The front end frees its pages when it is answered: they must be its own again.
 	if err := r.unmap(s); err != nil {
 		r.fail(fmt.Errorf("request %#x stays unanswered: %w", s.id, err))
-		r.jr.Drop(s.entry)
+		if !r.dead { // else the journal is another's already
+			r.jr.Drop(s.entry)
+		}
 		r.release(s)
 		return
 	}

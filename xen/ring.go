@@ -271,6 +271,13 @@ func (r *ring) stop(deadline time.Duration, done func(stuck int)) {
 	r.flushNow()
 }
 
+// hasten gives a stop that is under way another deadline.
+func (r *ring) hasten(deadline time.Duration) {
+	if !r.ended {
+		r.Loop.After(&r.timer, deadline)
+	}
+}
+
 type ringTimer ring
 
 func (h *ringTimer) Expired(*loop.Timer) {

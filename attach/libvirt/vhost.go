@@ -40,6 +40,20 @@ func (w *worker) attachVHost(ctx context.Context, r *attach.Run, p *plan) error 
 	if err := w.checkSocket(ctx, p, socket); err != nil {
 		return err
 	}
+	others, err := w.others(ctx, p.t.Name, rec.ID)
+	if err != nil {
+		return err
+	}
+	for _, o := range others {
+		if o.Options[optVia] == ViaVHost && o.Subject != rec.Subject {
+			return fmt.Errorf("target %s: is attached to domain %s by vhost-user already, which is for one virtual machine; detach it there first, or add a target with a socket of its own", p.t.Name, o.Options[optName])
+		}
+	}
+	for _, l := range p.t.LUNs {
+		if l.Initiators != "" {
+			fmt.Fprintf(w.o.Out, "note: LUN %d of target %s has initiators: %s; the domain sees it only if it is one of them (vtgt get sessions shows its name)\n", l.LUN, p.t.Name, strings.Join(l.Initiators.Words(), ", "))
+		}
+	}
 	var port string
 	if p.liveDef != nil {
 		ids, err := w.dom.unsharedMemory(ctx)

@@ -202,6 +202,7 @@ func (b *bench) socketDenied() {
 	b.l.virsh("start", "--paused", "first")
 	b.ok("attach", "first", "t2", "--live")
 	b.fails("attach", []string{"denied", "t2", "--live"}, "uses its vhost-user socket", "detach it there first")
+	b.fails("attach", []string{"denied", "t2", "--config"}, "is attached to domain first", "a socket of its own")
 	b.same2("denied", was)
 	b.l.virsh("destroy", "first")
 	b.ok("detach", "first", "t2")

@@ -64,11 +64,6 @@ type intentJob struct {
 
 func (q *intentQueue) Submit(op *Op) bool {
 	if op.Flags&Atomic == 0 && op.Kind != Purge {
-		if op.Kind == Copy {
-			if src, ok := op.Src.(*intentStore); ok {
-				op.Src = src.data
-			}
-		}
 		return q.data.Submit(op)
 	}
 	op.N, op.Err = 0, nil

@@ -531,3 +531,37 @@ func TestMediumMigratable(t *testing.T) {
 		t.Errorf("WABEREQ, WACEREQ: %02x", b[7])
 	}
 }
+
+// The store is made smaller under an overwrite: what is left of it is overwritten, and
+// that is all.
+func TestSanitizeShrinks(t *testing.T) {
+	g := newRig(t, goldenConf(), newRigStore(1<<20)).g
+	st, err := backing.Open("mem:", backing.Options{Size: 1 << 20, Group: g})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := NewUnit(UnitConfig{Name: "d", SanitizeSpeed: 1, Group: g,
+		Memory: &rigMemory{m: map[string][]byte{mediumRecordName: []byte(`{"version":1,"kind":"overwrite","stage":0,"pos":0,"count":1,"pattern":"qg=="}`)}}}, st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := u.MediumOperation(); !ok {
+		t.Fatal("it does not go on")
+	}
+	if err := u.Resize(512<<10, true); err != nil {
+		t.Fatal(err)
+	}
+	u.SetSanitizeSpeed(0)
+	tempotest.Wait(t, "the end", func() bool { _, ok := u.MediumOperation(); return !ok })
+	if n := u.Capacity(); n != 512<<10 {
+		t.Errorf("capacity %d", n)
+	}
+	done := make(chan int, 1)
+	u.Close(time.Minute, func(n int) { done <- n })
+	if n := <-done; n != 0 {
+		t.Errorf("%d stuck", n)
+	}
+	if err := st.Close(); err != nil {
+		t.Error(err)
+	}
+}

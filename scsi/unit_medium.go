@@ -439,7 +439,7 @@ func (o *mediumOp) walked(err error) {
 	case errors.Is(err, backing.ErrNotSupported) && stage != stageWrite:
 		// The store knows no better way than to write zeros.
 		o.stages[o.rec.Stage] = stageWrite
-	case errors.Is(err, backing.ErrRange) && o.u.Capacity() != o.op.Off+o.op.Len && o.rec.Pos+o.op.Len > o.u.backing.Info().Size:
+	case errors.Is(err, backing.ErrRange) && o.rec.Pos+o.op.Len > o.u.backing.Info().Size:
 		// It was made smaller: the rest is not there any more.
 		o.rec.Pos = o.u.backing.Info().Size
 		o.rec.Pos -= o.rec.Pos % int64(o.u.blockSize)

@@ -62,23 +62,35 @@ type rigQueue struct {
 	s   *rigStore
 	l   *loop.Loop
 	n   loop.Node
-	ops []*backing.Op
+	ops []heldOp
+	// posted: by Submit, and not handled yet.
+	posted bool
+}
+
+// heldOp stays until hold, where there is one, is closed.
+type heldOp struct {
+	*backing.Op
+	hold chan struct{}
 }
 
 func (q *rigQueue) Submit(op *backing.Op) bool {
+	q.s.mu.Lock()
+	later, hold, refused := q.s.later, q.s.hold, q.s.refuse[op.Kind]
+	q.s.mu.Unlock()
 	q.s.do(op)
-	if !q.s.later && q.s.hold == nil || q.s.refuse[op.Kind] {
+	if !later && hold == nil || refused {
 		return true
 	}
-	q.ops = append(q.ops, op)
-	if hold := q.s.hold; hold != nil {
+	q.ops = append(q.ops, heldOp{op, hold})
+	if hold != nil {
 		go func() {
 			<-hold
 			q.l.Post(&q.n)
 		}()
 		return false
 	}
-	if len(q.ops) == 1 {
+	if !q.posted {
+		q.posted = true
 		q.l.Post(&q.n)
 	}
 	return false
@@ -86,9 +98,17 @@ func (q *rigQueue) Submit(op *backing.Op) bool {
 
 func (q *rigQueue) Handle(*loop.Node) {
 	ops := q.ops
-	q.ops = nil
+	q.ops, q.posted = nil, false
 	for _, op := range ops {
-		op.Owner.OpDone(op)
+		if op.hold != nil {
+			select {
+			case <-op.hold:
+			default:
+				q.ops = append(q.ops, op)
+				continue
+			}
+		}
+		op.Owner.OpDone(op.Op)
 	}
 }
 

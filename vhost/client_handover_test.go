@@ -77,6 +77,10 @@ func recode[T any](r *rig, v *T) *T {
 	return n
 }
 
+// packedFeatures are what a driver with packed rings takes.
+const packedFeatures = vhosttest.FeatureHotplug | vhosttest.FeatureChange | vhosttest.FeatureIndirect | vhosttest.FeatureEventIdx |
+	vhosttest.FeatureVersion1 | vhosttest.FeatureRingPacked
+
 // TestHandOver: a guest under a verifying load notices nothing of other processes that
 // take over, and of one that freezes and goes on.
 func TestHandOver(t *testing.T) {
@@ -86,6 +90,8 @@ func TestHandOver(t *testing.T) {
 	}{
 		{"QEMU 7.2", vhosttest.Options{Style: vhosttest.QEMU72, Queues: 3, ProtocolFeatures: ^uint64(vhosttest.ProtocolInflight)}},
 		{"QEMU 10", vhosttest.Options{Style: vhosttest.QEMU10, Queues: 2}},
+		{"packed", vhosttest.Options{Style: vhosttest.QEMU10, Queues: 2, Features: packedFeatures}},
+		{"packed, no record", vhosttest.Options{Style: vhosttest.QEMU72, Queues: 2, Features: packedFeatures, ProtocolFeatures: ^uint64(vhosttest.ProtocolInflight)}},
 		{"no event index", vhosttest.Options{Features: ^uint64(vhosttest.FeatureEventIdx), StartIndex: 65530}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

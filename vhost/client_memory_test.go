@@ -173,7 +173,7 @@ func TestClientStopWaits(t *testing.T) {
 	}
 	// 2 and 2 of the READs, one TEST UNIT READY or more before.
 	for i := range 2 {
-		if q := c.Request(i); q.Base() != q.Ring().UsedIndex() || q.Base() != q.Ring().Index() {
+		if q := c.Request(i); uint16(q.Base()) != q.Ring().UsedIndex() || uint16(q.Base()) != q.Ring().Index() {
 			t.Errorf("queue %d stopped at %d, %d are used, %d available", i, q.Base(), q.Ring().UsedIndex(), q.Ring().Index())
 		}
 	}

@@ -5,6 +5,8 @@ import (
 
 	"github.com/vtgt/vtgt/internal/gmem"
 	"github.com/vtgt/vtgt/vhost/proto"
+	"github.com/vtgt/vtgt/vhost/virtioscsi"
+	"github.com/vtgt/vtgt/vhost/vring"
 )
 
 // dirtyPage is what one bit of a dirty log stands for, bytes (vhost-user, "Migration").
@@ -97,8 +99,18 @@ func (r *ring) written(m *gmem.Map, bufs [][]byte) {
 
 // wroteUsed is the step that notes the used ring, which every step may have written to.
 func wroteUsed(r *ring) {
-	if r.logUsed {
-		r.marked(r.log.mark(r.usedAt, uint64(r.vr.UsedLen())))
+	if !r.logUsed {
+		return
+	}
+	r.marked(r.log.mark(r.usedAt, uint64(r.vr.UsedLen())))
+	if virtioscsi.Has(r.features, virtioscsi.FeatureRingPacked) {
+		// Used elements lie in the ring of descriptors, of which SET_VRING_ADDR has no
+		// guest address.
+		if b, err := r.mem.User(r.parts[0], uint64(vring.DescSize(r.vr.Size()))); err == nil {
+			if a, ok := r.mem.Guest(b); ok {
+				r.marked(r.log.mark(a, uint64(len(b))))
+			}
+		}
 	}
 }
 

@@ -37,7 +37,7 @@ func (v *events) start(r *ring) {
 		// A driver at its beginning scans everything after it has started us.
 		// That nothing was taken yet says little: events are rare.
 		v.list, v.missed = v.list[:0], false
-	case !v.began && (r.found || r.vr.Next() != 0):
+	case !v.began && (r.found || !r.vr.Fresh()):
 		// The driver ran with another process: what it should have heard since
 		// is not known.
 		v.missed = true

@@ -153,7 +153,7 @@ func (z *fuzzer) run(t *testing.T, how uint16, data []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := ringStart{Config: vring.Config{Size: fuzzSize, Base: how >> 12}, Features: features, Mem: m,
+	s := ringStart{Config: vring.Config{Size: fuzzSize, Base: uint32(how >> 12)}, Features: features, Mem: m,
 		Desc: guestBase + fuzzDesc, Avail: guestBase + fuzzAvail, Used: guestBase + fuzzUsed, Kick: kick, Call: -1, Err: -1}
 	if how&32 != 0 { // places that are no good
 		s.Desc = guestBase + uint64(how&0xff0)

@@ -75,7 +75,7 @@ type SavedLog struct {
 type SavedRing struct {
 	Index   int    `json:"index"`
 	Num     int    `json:"num"`
-	Base    uint16 `json:"base"`
+	Base    uint32 `json:"base"`
 	Placed  bool   `json:"placed"`
 	Desc    uint64 `json:"desc"`
 	Avail   uint64 `json:"avail"`
@@ -493,7 +493,7 @@ func (s *session) adoptRing(r *SavedRing, set *handover.Set) error {
 	if s.mem == nil {
 		return errors.New("it runs without guest memory")
 	}
-	if _, err := vring.UserParts(s.mem, q.num, q.desc, q.avail, q.used); err != nil {
+	if _, err := s.parts(q); err != nil {
 		return err
 	}
 	s.resume = append(s.resume, q)

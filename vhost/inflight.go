@@ -67,7 +67,9 @@ func (s *session) getInflightFD(m *incoming) error {
 	if err := s.checkInflight(d); err != nil {
 		return err
 	}
-	n := vring.InflightSize(int(d.Queues), max(int(d.QueueSize), inflightEntries))
+	// An entry of a packed ring takes twice as much, and QEMU 7.2 asks before it says
+	// which kind it is.
+	n := vring.InflightSize(int(d.Queues), 2*max(int(d.QueueSize), inflightEntries))
 	fd, err := sys.NewMemfd("vtgt-inflight", int64(n))
 	if err != nil {
 		return fmt.Errorf("making an inflight region of %d bytes: %w", n, err)

@@ -145,13 +145,16 @@ func (r *raw) must(q proto.Request, body []byte, fds ...int) {
 	}
 }
 
-// greet agrees on all that is offered.
+// offeredSplit is what a driver with split rings takes.
+const offeredSplit = offered &^ proto.FeatureRingPacked
+
+// greet agrees on all that is offered but packed rings.
 func (r *raw) greet() {
 	r.Helper()
 	f, p := r.get(proto.GetFeatures), r.get(proto.GetProtocolFeatures)
 	r.send(proto.SetProtocolFeatures, 0, proto.AppendU64(nil, p))
 	r.must(proto.SetOwner, nil)
-	r.must(proto.SetFeatures, proto.AppendU64(nil, f))
+	r.must(proto.SetFeatures, proto.AppendU64(nil, f&uint64(offeredSplit)))
 }
 
 // isClosed wants the connection's end.

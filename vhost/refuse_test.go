@@ -17,7 +17,7 @@ func TestOffers(t *testing.T) {
 	f := newHouse(t).export("vm1")
 	r := f.raw()
 	want := proto.FeatureVersion1 | proto.FeatureIndirectDesc | proto.FeatureEventIdx | proto.FeatureHotplug | proto.FeatureChange | proto.FeatureProtocol | proto.FeatureAnyLayout |
-		proto.FeatureLogAll
+		proto.FeatureLogAll | proto.FeatureRingPacked
 	if got := proto.Features(r.get(proto.GetFeatures)); got != want {
 		t.Errorf("features %v, want %v", got, want)
 	}
@@ -47,7 +47,7 @@ func TestOffers(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	kick := func(i uint8, none bool) []byte { return u64(uint64(proto.NewVringFD(i, none))) }
 	inflight := func(d proto.Inflight) []byte { return d.Append(nil) }
-	features := func(f proto.Features) []byte { return u64(uint64(offered | f)) }
+	features := func(f proto.Features) []byte { return u64(uint64(offeredSplit | f)) }
 	region := func(r proto.MemRegion) []byte { return proto.AppendMemReg(nil, r) }
 	for _, tc := range []struct {
 		name  string
@@ -57,7 +57,7 @@ func TestRefusals(t *testing.T) {
 		fds   func(r *raw) []int
 		why   string
 	}{
-		{"packed", nil, proto.SetFeatures, features(proto.FeatureRingPacked), nil, "packed=on"},
+		{"in order", nil, proto.SetFeatures, features(proto.FeatureInOrder), nil, "in_order=on"},
 		{"iommu", nil, proto.SetFeatures, features(proto.FeatureAccessPlatform), nil, "iommu_platform=on"},
 		{"t10", nil, proto.SetFeatures, features(proto.FeatureT10PI | proto.FeatureInOrder), nil, "t10_pi=on and in_order=on"},
 		{"log body", nil, proto.SetLogBase, u64(0), nil, "wrong size"},
@@ -92,7 +92,7 @@ func TestRefusals(t *testing.T) {
 
 		{"num while it runs", ringUp, proto.SetVringNum, state(2, 64), nil, "which runs"},
 		{"base while it runs", ringUp, proto.SetVringBase, state(2, 64), nil, "which runs"},
-		{"features while it runs", ringUp, proto.SetFeatures, u64(uint64(offered &^ proto.FeatureEventIdx)), nil, "while ring 2 runs"},
+		{"features while it runs", ringUp, proto.SetFeatures, u64(uint64(offeredSplit &^ proto.FeatureEventIdx)), nil, "while ring 2 runs"},
 		{"addr outside while it runs", ringUp, proto.SetVringAddr, proto.VringAddr{Index: 2, Desc: 1 << 40, Avail: 1 << 41, Used: 1 << 42}.Append(nil), nil, "outside the memory map"},
 		{"inflight while it runs", ringUp, proto.SetInflightFD, inflight(proto.Inflight{Size: 1 << 20, Queues: 1, QueueSize: 128}), mem(1 << 20), "which runs"},
 		{"rings overlap", memUp, proto.SetVringEnable, state(3, 1), nil, "overlap"},

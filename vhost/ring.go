@@ -105,7 +105,7 @@ type ringState struct {
 
 // ringStop is how a stop ended.
 type ringStop struct {
-	base  uint16
+	base  uint32
 	stuck int
 	maps  []*gmem.Map // that stuck requests use
 }
@@ -131,6 +131,7 @@ func (r *ring) open(s *ringStart) error {
 	r.timer.Init((*ringTimer)(r))
 	r.retry.Init((*ringRetry)(r))
 	s.Config.EventIdx = virtioscsi.Has(s.Features, virtioscsi.FeatureEventIdx)
+	s.Config.Packed = virtioscsi.Has(s.Features, virtioscsi.FeatureRingPacked)
 	s.Config.Indirect = virtioscsi.Has(s.Features, virtioscsi.FeatureIndirectDesc)
 	if r.pin = s.Mem.Pin(); r.pin == nil {
 		return errors.New("its generation of memory was retired")
@@ -138,10 +139,10 @@ func (r *ring) open(s *ringStart) error {
 	var err error
 	fault := gmem.Guard(r.d.space, func(r *ring) {
 		var p vring.Parts
-		if p, err = vring.UserParts(s.Mem, s.Size, s.Desc, s.Avail, s.Used); err == nil {
+		if p, err = userParts(s.Mem, s.Packed, s.Size, r.parts); err == nil {
 			r.vr, err = vring.New(s.Config, s.Mem, p)
 		}
-		r.virgin = err == nil && r.vr.Next() == 0 && !r.vr.More()
+		r.virgin = err == nil && r.vr.Fresh() && !r.vr.More()
 	}, r)
 	if err = errors.Join(fault, err); err != nil {
 		r.pin.Leave()
@@ -165,6 +166,14 @@ func (r *ring) open(s *ringStart) error {
 		r.d.events.start(r)
 	}
 	return nil
+}
+
+// userParts finds the areas of a ring of either kind at the front end's addresses.
+func userParts(m *gmem.Map, packed bool, size int, at [3]uint64) (vring.Parts, error) {
+	if packed {
+		return vring.UserPacked(m, size, at[0], at[1], at[2])
+	}
+	return vring.UserParts(m, size, at[0], at[1], at[2])
 }
 
 // enable lets the ring take requests, or not.
@@ -481,7 +490,7 @@ func (r *ring) remap(m *gmem.Map, parts [3]uint64) error {
 		r.pin.Leave()
 		return r.failure
 	}
-	p, err := vring.UserParts(m, r.vr.Size(), parts[0], parts[1], parts[2])
+	p, err := userParts(m, virtioscsi.Has(r.features, virtioscsi.FeatureRingPacked), r.vr.Size(), parts)
 	if err == nil {
 		err = r.vr.Rebase(m, p)
 	}
@@ -547,7 +556,7 @@ func (h *ringTimer) Expired(*loop.Timer) {
 func (r *ring) end() {
 	r.closed, r.dead = true, true
 	r.loop.Stop(&r.timer)
-	res := ringStop{base: r.vr.Next(), stuck: r.flight}
+	res := ringStop{base: r.vr.Base(), stuck: r.flight}
 	if r.flight > 0 {
 		for _, p := range append(r.olds, r.pin) {
 			if p.Held() > 0 {

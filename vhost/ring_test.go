@@ -257,7 +257,7 @@ func TestStopHeld(t *testing.T) {
 	c := q.command(0, 512).fill(lun0, 7, read10(0, 1)).start()
 	h := m.hold.Wait(t, 1)
 	type res struct {
-		base  uint16
+		base  uint32
 		stuck int
 		err   error
 	}

@@ -15,7 +15,8 @@ import (
 // asking, and it is how we read requests anyway.
 const (
 	offered = proto.FeatureHotplug | proto.FeatureChange | proto.FeatureAnyLayout |
-		proto.FeatureIndirectDesc | proto.FeatureEventIdx | proto.FeatureProtocol | proto.FeatureVersion1
+		proto.FeatureIndirectDesc | proto.FeatureEventIdx | proto.FeatureProtocol | proto.FeatureVersion1 |
+		proto.FeatureRingPacked
 
 	// Whatever is offered here QEMU uses. CONFIG it must not see: it answers for
 	// the configuration space itself.
@@ -243,7 +244,7 @@ func broken(m *incoming, err error) error {
 }
 
 // setFeatures takes what driver and front end have agreed on. What we have not offered
-// we cannot serve: a driver with RING_PACKED would find rings that nobody understands.
+// we cannot serve: QEMU offers some features to the driver without asking us.
 func (s *session) setFeatures(m *incoming) error {
 	v, err := proto.ParseU64(m.body)
 	if err != nil {

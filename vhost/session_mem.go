@@ -8,7 +8,6 @@ import (
 	"github.com/vtgt/vtgt/internal/gmem"
 	"github.com/vtgt/vtgt/internal/sys"
 	"github.com/vtgt/vtgt/vhost/proto"
-	"github.com/vtgt/vtgt/vhost/vring"
 )
 
 // file is a region of the present generation and the file that it is a part of: two
@@ -228,7 +227,7 @@ func (s *session) commit(m *incoming, c *change, files []file) error {
 		if q == nil || !q.vq.started() {
 			continue
 		}
-		_, err := vring.UserParts(s.mem, q.num, q.desc, q.avail, q.used)
+		_, err := s.parts(q)
 		if q.parked = err != nil; q.parked {
 			parked = true
 			s.enable(q)

@@ -19,7 +19,7 @@ type setup struct {
 	vq *virtqueue
 
 	num               int // 0: not said
-	base              uint16
+	base              uint32
 	placed            bool // addresses are known
 	desc, avail, used uint64
 	logUsed           bool // writes to the used ring are noted
@@ -77,7 +77,7 @@ func (s *session) setVringNum(m *incoming) error {
 	switch {
 	case err != nil:
 		return err
-	case n == 0 || n > vring.MaxSize || n&(n-1) != 0:
+	case n == 0 || n > vring.MaxSize || n&(n-1) != 0 && !s.packed():
 		return &violation{fmt.Errorf("SET_VRING_NUM of %d entries for ring %d: it must be a power of two, at most %d", n, q.vq.index, vring.MaxSize)}
 	case q.vq.started():
 		return running(m, q)
@@ -91,13 +91,20 @@ func (s *session) setVringBase(m *incoming) error {
 	switch {
 	case err != nil:
 		return err
-	case n > 0xffff:
+	case n > 0xffff && !s.packed():
 		return &violation{fmt.Errorf("SET_VRING_BASE of %#x for ring %d: an index has 16 bits", n, q.vq.index)}
 	case q.vq.started():
 		return running(m, q)
 	}
-	q.base = uint16(n)
+	q.base = n
 	return nil
+}
+
+func (s *session) packed() bool { return s.features&proto.FeatureRingPacked != 0 }
+
+// parts finds q's areas in the present generation.
+func (s *session) parts(q *setup) (vring.Parts, error) {
+	return userParts(s.mem, s.packed(), q.num, [3]uint64{q.desc, q.avail, q.used})
 }
 
 func (s *session) setVringAddr(m *incoming) error {
@@ -283,7 +290,7 @@ func (s *session) getVringBase(m *incoming) error {
 	if err := s.stop(q, 0); err != nil {
 		return err
 	}
-	v := proto.VringState{Index: uint32(q.vq.index), Num: uint32(q.base)}
+	v := proto.VringState{Index: uint32(q.vq.index), Num: q.base}
 	return s.reply(m.Request, v.Append(nil), -1)
 }
 

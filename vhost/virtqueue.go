@@ -23,7 +23,7 @@ type virtqueue struct {
 	d     *device
 	index int
 	on    bool // enabled
-	last  uint16
+	last  uint32
 
 	mu    sync.Mutex // for info: r is written by the session's goroutine only
 	r     *ring
@@ -131,7 +131,7 @@ func (v *virtqueue) enable(on bool) {
 // err says that this is not safe (the kernel has its pages pinned for direct I/O) and
 // that the device has failed for it. A ring that does not run answers with the base
 // that it was stopped at.
-func (v *virtqueue) stop(deadline time.Duration) (base uint16, stuck int, err error) {
+func (v *virtqueue) stop(deadline time.Duration) (base uint32, stuck int, err error) {
 	r := v.r
 	if r == nil {
 		return v.last, 0, nil
@@ -180,7 +180,7 @@ func (v *virtqueue) drain(t time.Time) (n int) {
 
 // halt ends the ring after drain, and gives its eventfds back, so that it may start
 // again where it was.
-func (v *virtqueue) halt() (base uint16, kick, call int) {
+func (v *virtqueue) halt() (base uint32, kick, call int) {
 	kick, call = -1, -1
 	v.do(func() { v.r.keep = true })
 	if r := v.r; r != nil {
@@ -223,9 +223,9 @@ func (v *virtqueue) setAddr(desc, avail, used uint64) (err error) {
 }
 
 // base is the available index of the next entry, and for a stopped ring what stop said.
-func (v *virtqueue) base() (n uint16) {
+func (v *virtqueue) base() (n uint32) {
 	n = v.last
-	v.do(func() { n = v.r.vr.Next() })
+	v.do(func() { n = v.r.vr.Base() })
 	return n
 }
 

@@ -211,7 +211,7 @@ func (b *backend) start(r *backRing) error {
 	if err != nil {
 		return err
 	}
-	v, err := vring.New(vring.Config{Size: int(r.num), EventIdx: true, Indirect: true, Base: uint16(r.base)}, b.mem, p)
+	v, err := vring.New(vring.Config{Size: int(r.num), EventIdx: true, Indirect: true, Base: uint32(r.base)}, b.mem, p)
 	if err != nil {
 		return err
 	}

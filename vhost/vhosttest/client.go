@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -49,6 +50,10 @@ const (
 	slotBytes = 256
 	slotResp  = 64 // of a slot: the response
 )
+
+// packedEnv has drivers use packed rings where a test does not say which features they
+// take: the same tests for the other kind of ring.
+const packedEnv = "VTGT_PACKED"
 
 // A Client is a machine with one virtio-scsi device. Control methods (Start, Stop,
 // ShareMemory, ...) may be called by any goroutine, one at a time; each queue belongs
@@ -95,6 +100,9 @@ func defaults(o Options) Options {
 	set(&o.Used, o.Queues)
 	if o.Features == 0 {
 		o.Features = FeatureInOut | FeatureHotplug | FeatureChange | FeatureIndirect | FeatureEventIdx | FeatureVersion1
+		if os.Getenv(packedEnv) != "" {
+			o.Features |= FeatureRingPacked
+		}
 	}
 	if o.ProtocolFeatures == 0 {
 		o.ProtocolFeatures = ProtocolMQ | ProtocolLogSHMFD | ProtocolReplyAck | ProtocolInflight | ProtocolReset | ProtocolMemSlots | ProtocolStatus

@@ -20,7 +20,7 @@ type Queue struct {
 	c     *Client
 	index int
 	ring  *vringtest.Driver
-	base  uint16
+	base  uint32
 	fresh bool // laid anew, and not started since: the control path's
 
 	kick, call, err *bell
@@ -75,11 +75,18 @@ func (q *Queue) reset() error {
 	var err error
 	size := q.c.o.Size
 	// Event idx is set when it is negotiated: the layout does not depend on it.
-	if q.ring, err = vringtest.NewDriver(q.c.Mem, q.place, false); err != nil {
+	lay := vringtest.NewDriver
+	if q.packed() {
+		lay = vringtest.NewPacked
+	}
+	if q.ring, err = lay(q.c.Mem, q.place, false); err != nil {
 		return err
 	}
-	q.base, q.fresh = q.c.o.StartIndex, true
-	q.ring.SetIndex(q.base)
+	q.fresh = true
+	if q.base = q.ring.Base(); !q.packed() {
+		q.base = uint32(q.c.o.StartIndex)
+		q.ring.SetIndex(q.c.o.StartIndex)
+	}
 	q.reqs = make([]*Request, size)
 	q.done = make([]*Request, size)
 	q.first, q.n = 0, 0
@@ -93,10 +100,13 @@ func (q *Queue) renew() error {
 	if q.fresh {
 		q.fresh = false
 		q.ring.EventIdx = q.c.Features&FeatureEventIdx != 0
-		q.ring.SetIndex(q.base)
+		q.ring.SetIndex(uint16(q.base))
 	}
 	return nil
 }
+
+// packed tells whether the driver wants packed rings.
+func (q *Queue) packed() bool { return q.c.o.Features&FeatureRingPacked != 0 }
 
 func (q *Queue) close() error {
 	var err error
@@ -115,7 +125,7 @@ func (q *Queue) Ring() *vringtest.Driver { return q.ring }
 func (q *Queue) Index() int { return q.index }
 
 // Base is what the next SET_VRING_BASE says: after Client.Stop the back end's answer.
-func (q *Queue) Base() uint16 { return q.base }
+func (q *Queue) Base() uint32 { return q.base }
 
 // Out is the number of requests that the device has not answered, or whose answers
 // were not reaped.

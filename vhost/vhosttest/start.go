@@ -95,7 +95,7 @@ func (c *Client) startRing(i int) error {
 		body []byte
 	}{
 		{SetVringNum, u32s(x, uint32(c.o.Size))},
-		{SetVringBase, u32s(x, uint32(q.base))},
+		{SetVringBase, u32s(x, q.base)},
 		{SetVringAddr, c.addr(i)},
 	} {
 		if err := c.Set(s.m, false, s.body); err != nil {
@@ -160,7 +160,7 @@ func (c *Client) Stop() error {
 }
 
 // StopRing says GET_VRING_BASE for one virtqueue and gives its answer.
-func (c *Client) StopRing(ring int) (base uint16, err error) {
+func (c *Client) StopRing(ring int) (base uint32, err error) {
 	r, err := c.Call(GetVringBase, 8, u32s(uint32(ring), 0))
 	if err != nil {
 		return 0, fmt.Errorf("stop of ring %d: %w", ring, err)
@@ -168,7 +168,7 @@ func (c *Client) StopRing(ring int) (base uint16, err error) {
 	if x := binary.NativeEndian.Uint32(r.Payload); int(x) != ring {
 		return 0, fmt.Errorf("stop of ring %d: the answer is about ring %d", ring, x)
 	}
-	return uint16(binary.NativeEndian.Uint32(r.Payload[4:])), nil
+	return binary.NativeEndian.Uint32(r.Payload[4:]), nil
 }
 
 // Reset is a reset of the device by its driver, after Stop: RESET_DEVICE where it was
@@ -210,7 +210,10 @@ func (c *Client) Reconnect() error {
 		time.Sleep(5 * time.Millisecond)
 	}
 	for _, q := range c.queues {
-		q.base = q.ring.UsedIndex()
+		// Of a packed ring QEMU knows what it was told last: the record is right.
+		if !q.packed() {
+			q.base = uint32(q.ring.UsedIndex())
+		}
 	}
 	return c.Start()
 }

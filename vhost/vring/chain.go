@@ -112,6 +112,9 @@ func (w *walk) indirect(d desc, i int) error {
 	if err != nil {
 		return &Violation{Kind: Address, Head: int(w.c.Head), Index: i, Value: d.addr(), Err: err}
 	}
+	if w.r.pk != nil {
+		return w.row(t, n)
+	}
 	return w.table(t, n, 0, false)
 }
 

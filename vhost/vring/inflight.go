@@ -59,6 +59,7 @@ type Inflight struct {
 	links   []uint16 // next of each entry as we wrote it
 	found   bool
 	points  func(Point)
+	pk      *packedInflight // of a packed queue
 }
 
 // OpenInflight takes part q of a region for queues of size entries: the b of a
@@ -87,6 +88,9 @@ func (f *Inflight) head() {
 // attach brings the record in line with the ring's used index and marks what is
 // in flight as busy. It returns their number.
 func (f *Inflight) attach(r *Ring) (int, error) {
+	if r.pk != nil {
+		return f.attachPacked(r)
+	}
 	if r.size > f.size {
 		return 0, fmt.Errorf("inflight region: made for queues of %d entries, the ring has %d", f.size, r.size)
 	}

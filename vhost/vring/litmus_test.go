@@ -79,21 +79,43 @@ func TestLitmus(t *testing.T) {
 		size     int
 		eventIdx bool
 		share    uint64
-	}{{8, true, 1}, {256, true, 2}, {8, false, 2}} {
-		name := fmt.Sprintf("size %d, event idx %v", c.size, c.eventIdx)
+		packed   bool
+	}{{8, true, 1, false}, {256, true, 2, false}, {8, false, 2, false}, {8, true, 1, true}, {7, false, 2, true}, {250, true, 2, true}} {
+		name := fmt.Sprintf("size %d, event idx %v, packed %v", c.size, c.eventIdx, c.packed)
 		t.Run(name, func(t *testing.T) {
 			n, limit := litmusItems(t)
-			litmus(t, c.size, c.eventIdx, n/c.share, limit)
+			litmus(t, c.size, c.eventIdx, c.packed, n/c.share, limit)
 		})
 	}
 }
 
-func litmus(t *testing.T, size int, eventIdx bool, items uint64, limit time.Duration) {
+// newDriver makes the driver of a ring of either kind, and what the device begins with.
+func newDriver(tb testing.TB, g *vringtest.Guest, l vringtest.Layout, eventIdx, packed bool) (*vringtest.Driver, vring.Parts, uint32) {
+	tb.Helper()
+	if !packed {
+		d, err := vringtest.NewDriver(g, l, eventIdx)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return d, g.Parts(tb, l), 0
+	}
+	d, err := vringtest.NewPacked(g, l, eventIdx)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p, err := g.PackedParts(l)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return d, p, vring.PackedBase
+}
+
+func litmus(t *testing.T, size int, eventIdx, packed bool, items uint64, limit time.Duration) {
 	g := vringtest.NewGuest(t, 1<<32, 1<<20)
 	l := vringtest.Place(g.Base, size, 4)
-	d, err := vringtest.NewDriver(g, l, eventIdx)
-	if err != nil {
-		t.Fatal(err)
+	d, parts, base := newDriver(t, g, l, eventIdx, packed)
+	if !packed {
+		base = 0xfff0
 	}
 	data := l.End // 16 bytes per head: a number to read, a number to write
 	d.SetIndex(0xfff0)
@@ -103,7 +125,7 @@ func litmus(t *testing.T, size int, eventIdx bool, items uint64, limit time.Dura
 	var took, got atomic.Uint64
 	fail := make(chan error, 2)
 
-	r, err := vring.New(vring.Config{Size: size, EventIdx: eventIdx, Indirect: true, Base: 0xfff0}, g.Map, g.Parts(t, l))
+	r, err := vring.New(vring.Config{Size: size, EventIdx: eventIdx, Indirect: true, Base: base, Packed: packed}, g.Map, parts)
 	if err != nil {
 		t.Fatal(err)
 	}

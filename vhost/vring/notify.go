@@ -3,6 +3,9 @@ package vring
 // Publish shows the driver everything that was pushed, by one store of used.idx,
 // and tells whether the driver must be notified (the call eventfd).
 func (r *Ring) Publish() (notify bool) {
+	if r.pk != nil {
+		return r.publishPacked()
+	}
 	old := r.shown
 	if r.fill == old {
 		notify, r.forced = r.forced, false
@@ -41,6 +44,9 @@ func (r *Ring) Force() { r.forced = true }
 // available, and then looks into the ring: true says that there is something by
 // now, for which no kick may come. Who gets false may sleep.
 func (r *Ring) EnableKick() (more bool) {
+	if r.pk != nil {
+		return r.enableKickPacked()
+	}
 	if r.eventIdx {
 		r.used.Put16(availEvent(r.size), r.next)
 		r.barrier.Full()
@@ -55,6 +61,10 @@ func (r *Ring) EnableKick() (more bool) {
 // hint: kicks may come nevertheless. With event idx there is nothing to say: the
 // driver passes the index that we asked for once.
 func (r *Ring) DisableKick() {
+	if r.pk != nil {
+		r.disableKickPacked()
+		return
+	}
 	if !r.eventIdx && r.flags == 0 {
 		r.flags = noNotify
 		r.used.Store32(usedFlags, noNotify|uint32(r.shown)<<16)

@@ -14,14 +14,15 @@ const DefaultLimit = 1024
 
 // A Config is what front end and driver agreed upon for a ring.
 type Config struct {
-	Size     int  // entries: a power of two, at most MaxSize
+	Size     int  // entries, at most MaxSize; a power of two, unless Packed
+	Packed   bool // VIRTIO_F_RING_PACKED
 	EventIdx bool // VIRTIO_F_EVENT_IDX
 	Indirect bool // VIRTIO_F_INDIRECT_DESC
 	Limit    int  // descriptors of one chain, 0: DefaultLimit
 
 	// Base is the available index to go on from (SET_VRING_BASE). With an
-	// Inflight it has no say.
-	Base     uint16
+	// Inflight it has no say. A packed ring has two places in it, see PackedBase.
+	Base     uint32
 	Inflight *Inflight // nil: requests in flight are not recorded
 
 	// Points, where set, is called at every Point: tests end the process there.
@@ -29,27 +30,37 @@ type Config struct {
 }
 
 // Parts are a ring's three areas in guest memory: DescSize, AvailSize and UsedSize
-// bytes.
+// bytes. Of a packed ring Avail is the driver's and Used the device's event suppression
+// structure.
 type Parts struct{ Desc, Avail, Used []byte }
 
 // UserParts finds the areas of a ring of size entries at the front end's addresses
 // that SET_VRING_ADDR gives.
 func UserParts(m *gmem.Map, size int, desc, avail, used uint64) (Parts, error) {
+	return userParts(m, size, AvailSize(size), UsedSize(size), desc, avail, used)
+}
+
+// UserPacked is UserParts for a packed ring.
+func UserPacked(m *gmem.Map, size int, desc, driver, device uint64) (Parts, error) {
+	return userParts(m, size, eventBytes, eventBytes, desc, driver, device)
+}
+
+func userParts(m *gmem.Map, size, availSize, usedSize int, desc, avail, used uint64) (Parts, error) {
 	var p Parts
 	var err error
 	if p.Desc, err = m.User(desc, uint64(DescSize(size))); err != nil {
 		return p, fmt.Errorf("virtqueue: descriptor table: %w", err)
 	}
-	if p.Avail, err = m.User(avail, uint64(AvailSize(size))); err != nil {
+	if p.Avail, err = m.User(avail, uint64(availSize)); err != nil {
 		return p, fmt.Errorf("virtqueue: available ring: %w", err)
 	}
-	if p.Used, err = m.User(used, uint64(UsedSize(size))); err != nil {
+	if p.Used, err = m.User(used, uint64(usedSize)); err != nil {
 		return p, fmt.Errorf("virtqueue: used ring: %w", err)
 	}
 	return p, nil
 }
 
-// A Ring is a split virtqueue as its device sees it. It belongs to one goroutine,
+// A Ring is a split or a packed virtqueue as its device sees it. It belongs to one goroutine,
 // and its methods run under gmem.Guard.
 type Ring struct {
 	mem               *gmem.Map
@@ -59,12 +70,13 @@ type Ring struct {
 	eventIdx          bool
 	indirect          bool
 
-	next    uint16 // available index of the next entry to take
-	seen    uint16 // avail.idx as Pop last read and checked it
-	fill    uint16 // used index of the next entry to fill
-	shown   uint16 // used.idx as the driver sees it
-	flags   uint16 // used.flags
-	forced  bool   // the driver is told of the next publication, whatever it asked for
+	next    uint16  // available index of the next entry to take
+	seen    uint16  // avail.idx as Pop last read and checked it
+	fill    uint16  // used index of the next entry to fill
+	shown   uint16  // used.idx as the driver sees it
+	flags   uint16  // used.flags
+	forced  bool    // the driver is told of the next publication, whatever it asked for
+	pk      *packed // nil: a split ring
 	busy    []uint64
 	flight  int // requests popped and not published
 	inf     *Inflight
@@ -78,7 +90,7 @@ type Ring struct {
 // any case; and it may have made entries available without a kick that we get, so
 // the caller looks into the ring once without one.
 func New(c Config, m *gmem.Map, p Parts) (*Ring, error) {
-	if c.Size < 1 || c.Size > MaxSize || c.Size&(c.Size-1) != 0 {
+	if c.Size < 1 || c.Size > MaxSize || c.Size&(c.Size-1) != 0 && !c.Packed {
 		return nil, fmt.Errorf("virtqueue of %d entries: a split ring has a power of two, %d at most", c.Size, MaxSize)
 	}
 	r := &Ring{size: c.Size, limit: c.Limit, eventIdx: c.EventIdx, indirect: c.Indirect, forced: true, points: c.Points,
@@ -86,12 +98,20 @@ func New(c Config, m *gmem.Map, p Parts) (*Ring, error) {
 	if r.limit <= 0 {
 		r.limit = DefaultLimit
 	}
+	if c.Packed {
+		r.pk = &packed{num: make([]uint16, c.Size)}
+		if err := r.pk.start(c.Base, c.Size); err != nil {
+			return nil, err
+		}
+	}
 	if err := r.Rebase(m, p); err != nil {
 		return nil, err
 	}
-	r.shown = r.used.Load16(usedFlags + 2)
-	r.fill = r.shown
-	r.next = c.Base
+	if r.pk == nil {
+		r.shown = r.used.Load16(usedFlags + 2)
+		r.fill = r.shown
+		r.next = uint16(c.Base)
+	}
 	if c.Inflight != nil {
 		n, err := c.Inflight.attach(r)
 		if err != nil {
@@ -100,7 +120,9 @@ func New(c Config, m *gmem.Map, p Parts) (*Ring, error) {
 		r.inf = c.Inflight
 		r.inf.points = c.Points
 		r.flight = n
-		r.next = r.shown + uint16(n)
+		if r.pk == nil {
+			r.next = r.shown + uint16(n)
+		}
 	}
 	r.seen = r.next
 	return r, nil
@@ -113,11 +135,15 @@ func (r *Ring) Rebase(m *gmem.Map, p Parts) error {
 	if err != nil {
 		return err
 	}
-	avail, err := area("available ring", p.Avail, AvailSize(r.size), availAlign)
+	availSize, usedSize, align := AvailSize(r.size), UsedSize(r.size), availAlign
+	if r.pk != nil {
+		availSize, usedSize, align = eventBytes, eventBytes, 4
+	}
+	avail, err := area("available ring", p.Avail, availSize, align)
 	if err != nil {
 		return err
 	}
-	used, err := area("used ring", p.Used, UsedSize(r.size), usedAlign)
+	used, err := area("used ring", p.Used, usedSize, usedAlign)
 	if err != nil {
 		return err
 	}
@@ -147,9 +173,31 @@ func (r *Ring) Size() int { return r.size }
 // UsedLen is the size of the used ring with its avail_event, bytes: all that is written.
 func (r *Ring) UsedLen() int { return r.used.Len() }
 
-// Next is the available index of the next entry that Pop takes: with nothing in
-// flight, the answer to GET_VRING_BASE.
-func (r *Ring) Next() uint16 { return r.next }
+// Next is the available index of the next entry that Pop takes; of a packed ring the
+// place, with the wrap counter in bit 15.
+func (r *Ring) Next() uint16 {
+	if r.pk != nil {
+		return uint16(r.pk.next)
+	}
+	return r.next
+}
+
+// Base is, with nothing in flight, the answer to GET_VRING_BASE.
+func (r *Ring) Base() uint32 {
+	if r.pk != nil {
+		return r.pk.base()
+	}
+	return uint32(r.next)
+}
+
+// Fresh tells whether the ring is at its beginning, as far as can be told: it comes by
+// there again.
+func (r *Ring) Fresh() bool {
+	if r.pk != nil {
+		return r.pk.base() == PackedBase
+	}
+	return r.next == 0
+}
 
 // InFlight is the number of requests popped (or found in flight at the start) and
 // not published.
@@ -165,6 +213,9 @@ func (r *Ring) fail(err error) error {
 
 // More tells whether Pop has something to take, or an error to give.
 func (r *Ring) More() bool {
+	if r.pk != nil {
+		return r.err != nil || r.waits()
+	}
 	return r.err != nil || r.seen != r.next || r.look() != r.next
 }
 
@@ -177,6 +228,9 @@ func (r *Ring) look() uint16 { return r.avail.Load16(availIdx) }
 func (r *Ring) Pop(c *Chain) (bool, error) {
 	if r.err != nil {
 		return false, r.err
+	}
+	if r.pk != nil {
+		return r.popPacked(c)
 	}
 	if r.seen == r.next {
 		idx := r.look()
@@ -222,6 +276,9 @@ func (r *Ring) Reload(head uint16, c *Chain) error {
 	if r.err != nil {
 		return r.err
 	}
+	if r.pk != nil {
+		return r.reloadPacked(head, c)
+	}
 	if int(head) >= r.size || !r.isBusy(head) {
 		return r.fail(&Violation{Kind: InflightRecord, Head: -1, Index: int(head), Value: uint64(head)})
 	}
@@ -239,6 +296,9 @@ func (r *Ring) setBusy(h uint16)     { r.busy[h>>6] |= 1 << (h & 63) }
 // and does nothing, for a head that is not in flight, which is a mistake of the
 // caller.
 func (r *Ring) Push(head uint16, n uint32) bool {
+	if r.pk != nil {
+		return r.pushPacked(head, n)
+	}
 	if int(head) >= r.size || !r.isBusy(head) {
 		return false
 	}
@@ -260,4 +320,9 @@ func (r *Ring) Push(head uint16, n uint32) bool {
 }
 
 // Staged is the number of answers pushed and not published.
-func (r *Ring) Staged() int { return int(r.fill - r.shown) }
+func (r *Ring) Staged() int {
+	if r.pk != nil {
+		return r.pk.staged
+	}
+	return int(r.fill - r.shown)
+}

@@ -33,7 +33,7 @@ type Buf struct {
 	Len  uint32
 }
 
-// A Driver is a well-behaved driver of a split ring. It belongs to one goroutine.
+// A Driver is a well-behaved driver of a split or a packed ring. It belongs to one goroutine.
 type Driver struct {
 	Layout
 	EventIdx bool
@@ -49,6 +49,7 @@ type Driver struct {
 	last    uint16 // used entries taken
 	flags   uint16 // avail.flags
 	barrier gmem.Barrier
+	pk      *packed // nil: a split ring
 }
 
 // Memory is the driver's view of guest memory: a Guest, or what else shares some.
@@ -86,6 +87,9 @@ func NewDriver(g Memory, l Layout, eventIdx bool) (*Driver, error) {
 
 // SetIndex starts an empty ring at index i instead of 0.
 func (d *Driver) SetIndex(i uint16) {
+	if d.pk != nil {
+		return // a packed ring has no index to begin at
+	}
 	d.idx, d.shown, d.last = i, i, i
 	d.avail.Store32(0, uint32(i)<<16)
 	d.used.Store32(0, uint32(i)<<16)
@@ -98,13 +102,28 @@ func (d *Driver) SetIndex(i uint16) {
 // UsedIndex is the used index as the device has published it: what QEMU sends in
 // SET_VRING_BASE after the device's process has ended without an answer to
 // GET_VRING_BASE.
-func (d *Driver) UsedIndex() uint16 { return d.used.Load16(2) }
+func (d *Driver) UsedIndex() uint16 {
+	if d.pk != nil {
+		return d.pk.last
+	}
+	return d.used.Load16(2)
+}
 
 // Index is the number of entries made available so far, modulo 2^16, Kick or not.
-func (d *Driver) Index() uint16 { return d.idx }
+func (d *Driver) Index() uint16 {
+	if d.pk != nil {
+		return d.pk.idx
+	}
+	return d.idx
+}
 
 // Out is the number of entries shown to the device and not taken back by Used.
-func (d *Driver) Out() int { return int(d.shown - d.last) }
+func (d *Driver) Out() int {
+	if d.pk != nil {
+		return int(d.pk.shown - d.pk.last)
+	}
+	return int(d.shown - d.last)
+}
 
 // Free is the number of free descriptors.
 func (d *Driver) Free() int { return d.nfree }
@@ -125,6 +144,9 @@ func (d *Driver) take() uint16 {
 // with the next Kick. With indirect it takes one descriptor. It reports false when
 // there is no room. Buffers, one at least, are not empty.
 func (d *Driver) Add(out, in []Buf, indirect bool) (head uint16, ok bool) {
+	if d.pk != nil {
+		return d.addPacked(out, in, indirect)
+	}
 	n := len(out) + len(in)
 	need := n
 	if indirect {
@@ -174,6 +196,9 @@ func (d *Driver) Add(out, in []Buf, indirect bool) (head uint16, ok bool) {
 
 // Kick shows the device what was added and tells whether it must be notified.
 func (d *Driver) Kick() bool {
+	if d.pk != nil {
+		return d.kickPacked()
+	}
 	old := d.shown
 	if d.idx == old {
 		return false
@@ -190,6 +215,9 @@ func (d *Driver) Kick() bool {
 // Used takes the next answer: the head of its chain and the bytes written. An
 // error is something that the device must not do.
 func (d *Driver) Used() (head uint16, n uint32, ok bool, err error) {
+	if d.pk != nil {
+		return d.usedPacked()
+	}
 	idx := d.used.Load16(2)
 	if idx == d.last {
 		return 0, 0, false, nil
@@ -220,6 +248,9 @@ func (d *Driver) Used() (head uint16, n uint32, ok bool, err error) {
 // looks into the ring: true says that there is one by now. Who gets false may
 // sleep.
 func (d *Driver) EnableCall() (more bool) {
+	if d.pk != nil {
+		return d.enableCallPacked()
+	}
 	if d.EventIdx {
 		d.avail.Put16(4+2*d.Size, d.last)
 		d.barrier.Full()
@@ -232,6 +263,10 @@ func (d *Driver) EnableCall() (more bool) {
 
 // DisableCall tells the device that no notification is needed for now.
 func (d *Driver) DisableCall() {
+	if d.pk != nil {
+		d.disableCallPacked()
+		return
+	}
 	if !d.EventIdx && d.flags == 0 {
 		d.flags = 1
 		d.avail.Store32(0, 1|uint32(d.shown)<<16)
@@ -240,5 +275,11 @@ func (d *Driver) DisableCall() {
 
 // PeekFree is the head that the next Add will take.
 func (d *Driver) PeekFree() (head uint16, ok bool) {
+	if p := d.pk; p != nil {
+		if len(p.ids) == 0 {
+			return 0, false
+		}
+		return p.ids[len(p.ids)-1], d.nfree > 0
+	}
 	return uint16(d.first), d.nfree > 0
 }

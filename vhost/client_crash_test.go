@@ -169,10 +169,14 @@ func (r *crashRig) quiet() {
 			r.Errorf("queue %d: %d requests without an answer", i, q.Out())
 		}
 	}
+	entry := 16
+	if r.c.Features&vhosttest.FeatureRingPacked != 0 {
+		entry = 32
+	}
 	for i, b := range r.c.InflightBytes() {
 		stride := len(r.c.InflightBytes()) / (2 + r.c.Options().Queues)
-		if at := i % stride; b != 0 && at >= 16 && (at-16)%16 == 0 && i/stride >= 2 {
-			r.Errorf("ring %d, head %d is marked with nothing in flight", i/stride, (at-16)/16)
+		if at := i % stride; b != 0 && at >= 16 && (at-16)%entry == 0 && i/stride >= 2 {
+			r.Errorf("ring %d, entry %d is marked with nothing in flight", i/stride, (at-16)/entry)
 		}
 	}
 }
@@ -576,4 +580,10 @@ func crashEvent(t *testing.T) {
 		})
 	}
 	r.TB = t
+}
+
+// TestClientCrashPacked is TestClientCrash with packed rings.
+func TestClientCrashPacked(t *testing.T) {
+	t.Setenv("VTGT_PACKED", "1")
+	TestClientCrash(t)
 }

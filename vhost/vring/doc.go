@@ -1,4 +1,4 @@
-// Package vring is the device's side of the split virtqueue (VIRTIO 1.2 §2.7) in
+// Package vring is the device's side of the virtqueue, split or packed (VIRTIO 1.2 §2.7, §2.8), in
 // guest memory, without I/O: descriptor chains, used entries, suppression of
 // notifications in both forms, and the record of requests in flight that outlives
 // the process (vhost-user protocol, "Inflight I/O tracking").

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -144,7 +145,13 @@ func (m *machine) runs(pid int, what string) {
 
 // TestVHost drives vtgt with Linux's virtio-scsi driver under the host's QEMU: one
 // machine with two CPUs, a device of vtgt's and one whose stores can hang.
-func TestVHost(t *testing.T) {
+func TestVHost(t *testing.T) { testVHost(t, "") }
+
+// TestVHostPacked is TestVHost with packed rings: with VTGT_PACKED, all of it.
+func TestVHostPacked(t *testing.T) { testVHost(t, ",packed=on") }
+
+// testVHost is TestVHost with more properties of the device.
+func testVHost(t *testing.T, more string) {
 	wantGuest(t)
 	h := newHost(t)
 	h.write(h.config(vhostConfig))
@@ -158,7 +165,7 @@ func TestVHost(t *testing.T) {
 	slow.write(slow.config(holdConfig))
 	slow.start()
 	m := bootVHost(t, guest.Options{CPUs: 2, MemMB: 320,
-		Args: append(vhostDevice("vm1", filepath.Join(h.dir, "vm1.sock"), ""), vhostDevice("hold", filepath.Join(slow.dir, "vm.sock"), "")...)})
+		Args: append(vhostDevice("vm1", filepath.Join(h.dir, "vm1.sock"), more), vhostDevice("hold", filepath.Join(slow.dir, "vm.sock"), more)...)})
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, x := range []*host{h, slow} {
@@ -199,7 +206,7 @@ func TestVHost(t *testing.T) {
 			t.Errorf("wwid is %q, want naa.%s", v, want.NAA)
 		}
 		e := h.awaitExport("vm1", "connected")
-		if v := e.VHost; v.PID != m.vm.PID() || e.Sessions != 1 {
+		if v := e.VHost; v.PID != m.vm.PID() || e.Sessions != 1 || slices.Contains(v.Features, "RING_PACKED") != (more != "") {
 			t.Errorf("%+v %+v", e, v)
 		}
 		if ss := h.sessions(); len(ss) != 1 || ss[0].Kind != "vhost" || ss[0].Target != "vm1" || ss[0].Commands == 0 {
@@ -290,6 +297,18 @@ func TestVHost(t *testing.T) {
 		q.Op = agent.Check
 		m.pattern(t, agent.Check, q)
 	})
+
+	if more != "" && os.Getenv("VTGT_PACKED") == "" {
+		// What follows takes a minute, and is about processes more than about rings.
+		slow.order("release", "slow")
+		m.ends(reader, time.Minute)
+		if err := m.vm.Poweroff(); err != nil {
+			t.Error(err)
+		}
+		h.stop()
+		slow.stop()
+		return
+	}
 
 	t.Run("two machines", func(t *testing.T) { twoMachines(t, h, m, data) })
 

@@ -14,7 +14,10 @@ type Config struct {
 	Loops int
 	// Spin is the longest time that a loop looks for work before it sleeps; 0
 	// means 20 us, negative never. It is an upper bound: a loop spins only
-	// while that has lately paid, and no loop does when GOMAXPROCS <= 2.
+	// while that has lately paid, and no loop does when GOMAXPROCS <= 2. It is
+	// for what shows in memory, rings and messages: a loop that sockets alone
+	// keep busy sleeps at once, because each look at them is a system call and
+	// clients over TCP answer later than a wake-up takes.
 	Spin time.Duration
 	// Workers bounds the goroutines for blocking calls; 0 means 64.
 	Workers int

@@ -41,6 +41,7 @@ type Loop struct {
 
 	now    int64
 	looked int64 // the round that asked epoll last began then
+	called bool  // the last sleep was ended by a message, not by a source
 	epfd   int
 	evfd   int
 	srcs   []slotEntry

@@ -120,7 +120,7 @@ func (l *Loop) wait() {
 		return
 	}
 	l.g.spin.refresh(start)
-	if l.spin.now > 0 && l.trySpin(start, end) {
+	if l.spin.now > 0 && (len(l.hot) > 0 || l.called) && l.trySpin(start, end) {
 		return
 	}
 	if len(l.hot) > 0 && l.arm() {
@@ -143,6 +143,7 @@ func (l *Loop) wait() {
 	}
 	l.stats.Sleeps++
 	l.block(limit)
+	l.called = l.asleep.Load() == 0
 	l.asleep.Store(0)
 	if l.spin.max > 0 {
 		l.spin.slept(l.g.Now() - start)

@@ -117,8 +117,8 @@ func (w *worker) plugDisk(ctx context.Context, r *attach.Run, p *plan, k disk) e
 		config           bool
 		controller, disk string
 	}{{p.configDef, true, stepControllerConfig, stepDiskConfig}, {p.liveDef, false, stepControllerLive, stepDiskLive}} {
-		if x.def == nil {
-			continue
+		if x.def == nil || !x.config && x.def.disk(k.alias) != nil {
+			continue // the domain was started with it
 		}
 		if x.def.scsi(k.controller) == nil {
 			if x.config {

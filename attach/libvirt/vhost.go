@@ -37,6 +37,15 @@ func (w *worker) attachVHost(ctx context.Context, r *attach.Run, p *plan) error 
 			p.liveDef = nil
 		}
 	}
+	if p.liveDef != nil { // it may have been started with it
+		there, err := w.dom.device(ctx, deviceID(rec))
+		if err != nil {
+			return err
+		}
+		if there {
+			p.liveDef = nil
+		}
+	}
 	if err := w.checkSocket(ctx, p, socket); err != nil {
 		return err
 	}

@@ -277,6 +277,16 @@ func (b *bench) cold(g *libvirtGuest) {
 	root, vdata := g.sees(32), g.sees(16)
 	g.works(root, 1)
 	g.works(vdata, 2)
+	// Again, with the domain that was started with both: nothing to do.
+	as := len(b.attachments()[0].Steps)
+	for _, what := range [][]string{{"web1", "t1", "--lun", "0"}, {"web1", "t2"}} {
+		if out := b.ok("attach", what...); strings.Contains(out, "+ ") {
+			t.Errorf("%v: %s", what, out)
+		}
+	}
+	if n := len(b.attachments()[0].Steps); n != as {
+		t.Errorf("%d steps, then %d", as, n)
+	}
 
 	// A libvirtd that is killed and comes back: nothing happens to the guest, and what
 	// was attached by its predecessor is detached by the next one.

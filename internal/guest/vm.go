@@ -46,6 +46,10 @@ type Options struct {
 	// Lines is how many further lines there are beside the agent's, see VM.Lines. The
 	// image must load virtio_pci and virtio_console.
 	Lines int
+	// Incoming has QEMU wait for another's guest at this address ("unix:PATH"): Boot
+	// returns at once, and the agent's line is good when the guest has come. All else
+	// must be as the other's.
+	Incoming string
 	// Terminal gives the guest's console to this process's terminal instead of to
 	// VM.Console and console.log; C-a x ends QEMU.
 	Terminal bool
@@ -121,7 +125,7 @@ func Boot(o Options) (*VM, error) {
 	}
 	vm.Line, vm.lines = vm.lines[0], vm.lines[1:]
 	vm.life = time.AfterFunc(life, func() { _ = vm.cmd.Process.Kill() })
-	if o.Image == nil {
+	if o.Image == nil || o.Incoming != "" {
 		return vm, nil
 	}
 	if err := vm.Hear(boot); err != nil {
@@ -201,6 +205,9 @@ func (o *Options) arguments(initramfs string, life time.Duration) []string {
 			dev += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", host, guest)
 		}
 		args = append(args, "-netdev", dev, "-device", "virtio-net-pci,netdev=n0,romfile=")
+	}
+	if o.Incoming != "" {
+		args = append(args, "-incoming", o.Incoming)
 	}
 	return append(args, o.Args...)
 }

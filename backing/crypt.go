@@ -48,7 +48,7 @@ func openEncrypted(spec, path string, o Options) (Store, error) {
 	if err != nil {
 		hint := "correct it"
 		if errors.Is(err, os.ErrNotExist) {
-			hint = "make one with `head -c 32 /dev/urandom | xxd -p -c 64 > " + o.KeyFile + "; chmod 600 " + o.KeyFile + "`, and keep a copy: without it the data are lost"
+			hint = "make one with `(umask 077; od -An -vtx1 -N32 /dev/urandom | tr -d ' \\n' > " + o.KeyFile + ")`, and keep a copy: without it the data are lost"
 		}
 		return nil, problem(err, hint, "key file %s: %v", o.KeyFile, err)
 	}

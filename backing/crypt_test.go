@@ -150,7 +150,7 @@ func TestEncryptedOpen(t *testing.T) {
 	o.KeyFile = keyFile(t, "6")
 	refused("another key", "encrypted:"+path, o, "no key of the key file opens it")
 	o.KeyFile = filepath.Join(dir, "none")
-	refused("no key file", "encrypted:"+path, o, "head -c 32 /dev/urandom")
+	refused("no key file", "encrypted:"+path, o, "od -An -vtx1 -N32 /dev/urandom")
 	o.KeyFile = keyFile(t, "5")
 	if err := os.Chmod(o.KeyFile, 0o640); err != nil {
 		t.Fatal(err)

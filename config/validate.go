@@ -272,7 +272,7 @@ func (v *validator) store(d *Disk, p string) {
 	key := strings.TrimSuffix(p, ".store") + ".keyFile"
 	switch {
 	case scheme == "encrypted" && d.KeyFile == "":
-		v.add(key, "make one with `head -c 32 /dev/urandom | xxd -p -c 64 > PATH; chmod 600 PATH`, and name it by keyFile:", "disk %q: an encrypted: store needs a key file", d.Name)
+		v.add(key, "make one with `(umask 077; od -An -vtx1 -N32 /dev/urandom | tr -d ' \\n' > PATH)`, and name it by keyFile:", "disk %q: an encrypted: store needs a key file", d.Name)
 	case scheme != "encrypted" && d.KeyFile != "":
 		v.add(key, "write encrypted:/PATH, or leave the key file out", "disk %q: only an encrypted: store has a key file", d.Name)
 	case d.KeyFile != "" && !filepath.IsAbs(d.KeyFile):

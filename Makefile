@@ -137,6 +137,7 @@ soak: need-go guest-tools ## the long counts: soak tests for SECONDS (60), -race
 	$(MAKE) fuzz-short FUZZTIME=60s
 	VTGT_GUEST=1 VTGT_POWER_ROUNDS=20 VTGT_KILL_ROUNDS=50 VTGT_RECONNECT_ROUNDS=20 VTGT_TAKEOVER_ROUNDS=20 VTGT_PACKED=1 VTGT_HOLD_SECONDS=300 $(gotest) -count=1 -v -timeout 5400s -run 'TestPowerLoss|TestKilled|TestMediaKilled|TestReconnect|TestTakeover|TestVHost' ./internal/guest/guesttest
 	VTGT_STOP_SECONDS=30 VTGT_ABORTS=1 $(MAKE) test-vio
+	VTGT_XEN_KILLS=10 $(MAKE) test-xen
 	VTGT_ATTACH_POINTS=1 $(MAKE) test-attach
 
 conformance: build ## iscsi-test-cu against bin/vtgt, one process per test (PEER=tgtd: against tgtd)

@@ -285,6 +285,7 @@ func TestXen(t *testing.T) {
 		{"hot", (*domU).hot},
 		{"restart", (*domU).restart},
 		{"peer", (*domU).peer},
+		{"destroy", (*domU).destroy},
 	} {
 		begin := time.Now()
 		if !t.Run(c.name, func(t *testing.T) {
@@ -501,4 +502,29 @@ func (x *domU) restart() {
 	if l = strings.TrimPrefix(l, before); strings.Contains(l, "I/O error") {
 		x.Errorf("the domain has seen errors:\n%s", l)
 	}
+}
+
+// destroy ends the domain in the middle of its writes and starts it again, with another
+// one beside it.
+func (x *domU) destroy() {
+	x.good(x.u.Work(agent.Request{Path: x.disk(0, 1), Jobs: 8, Size: 16384, Len: 32 << 20, Seed: 78}))
+	x.busy(20)
+	be := fmt.Sprintf("/local/domain/0/backend/vtgt/%d", x.u.ID)
+	x.ok(x.u.Destroy())
+	poll(x.T, "vtgt has removed the nodes of the dead domain", func() error {
+		if s, err := x.Bed.Run("/usr/bin/xenstore", "exists", be); err == nil {
+			return errors.New(s)
+		}
+		return nil
+	})
+	y := x.domain("u2")
+	x.u = x.domain("u1").u
+	x.checkRoot()
+	x.good(x.u.Work(agent.Request{Path: x.disk(0, 1), Jobs: 4, Size: 16384, Len: 16 << 20, Seed: 79}))
+	y.good(y.u.Work(agent.Request{Path: y.disk(0, 0), Jobs: 4, Size: 16384, Len: 16 << 20, Seed: 80}))
+	x.busy(30)
+	y.busy(30)
+	x.worked()
+	y.worked()
+	x.ok(y.u.Destroy())
 }

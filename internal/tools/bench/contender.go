@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -17,10 +18,25 @@ type contender struct {
 
 // compare measures one row: a short run of each to warm up, then all in turn
 // (A B A B), so that what disturbs the machine disturbs all.
+//
+// A line that fails is told as skipped, and fails the run at its end: the others are
+// worth having.
 func (b *bench) compare(ctx context.Context, r row, cs []contender) error {
 	if !b.chosen(r.Table, r.Load, r.Client) {
 		return nil
 	}
+	err := b.compareAll(ctx, r, cs)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	fmt.Fprintln(os.Stderr, err)
+	b.failed = append(b.failed, err)
+	r.Skipped, r.Samples, r.Order = "failed: "+strings.ReplaceAll(err.Error(), "\n", " "), nil, nil
+	b.res.Rows = append(b.res.Rows, r)
+	return nil
+}
+
+func (b *bench) compareAll(ctx context.Context, r row, cs []contender) error {
 	defer func() {
 		for _, c := range cs {
 			if c.end != nil {

@@ -91,6 +91,7 @@ type bench struct {
 	closers     []func()
 	qemu, perf  bool // the clients are installed
 	initiators  uint64
+	failed      []error // lines
 }
 
 // want tells whether a part is asked for.
@@ -162,7 +163,7 @@ func run(ctx context.Context, o options) (err error) {
 			return err
 		}
 	}
-	return b.report()
+	return errors.Join(append(b.failed, b.report())...)
 }
 
 // report prints the tables and writes the files.

@@ -112,3 +112,65 @@ func TestTakeover(t *testing.T) {
 	h.stop()
 	checkSlots(t, filepath.Join(h.dir, "data.img"), seed, slot, p.Sequence)
 }
+
+const takeoverISCSI = `disks:
+  - {name: data, store: "file:DIR/data.img", create: true, size: 64MiB}
+targets:
+  - {name: t, luns: [{lun: 0, disk: data}], iscsi: {iqn: "iqn.2026-11.org.vtgt:takeover"}}
+`
+
+// TestTakeoverISCSI does the same under the Linux initiator, with digests: its session goes
+// on by the same connection.
+func TestTakeoverISCSI(t *testing.T) {
+	wantGuest(t)
+	const iqn = "iqn.2026-11.org.vtgt:takeover"
+	_, seed := random(t)
+	n := rounds(t, "VTGT_TAKEOVER_ROUNDS", 3)
+	h := newHost(t)
+	h.write(h.config(takeoverISCSI))
+	h.start()
+	g := bootLinux(t)
+	if out, err := g.iscsistart(iqn, h.port, digests); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	session, _ := g.session(iqn)
+	disk := g.disk(session, "0")
+	if err := g.vm.Put("/sys/block/"+disk+"/device/timeout", "120"); err != nil {
+		t.Fatal(err)
+	}
+	const jobs, slot, area = 8, 65536, 32 << 20
+	if err := g.vm.Work(agent.Request{Path: "/dev/" + disk, Jobs: jobs, Size: slot, Len: area, Seed: seed}); err != nil {
+		t.Fatal(err)
+	}
+	sound(t, g.vm, jobs, 50)
+	before, mark := h.sessions(), g.mark()
+	for round := range n {
+		h.failedTakeover()
+		sound(t, g.vm, jobs, 20)
+		h.takeover()
+		p := sound(t, g.vm, jobs, 50)
+		t.Logf("round %d: %d writes, %d reads, longest %d ms", round, p.Writes, p.Reads, p.Longest)
+	}
+	t.Logf("pauses: %s", strings.Join(h.pauses(), ", "))
+	after := h.sessions()
+	if len(before) != 1 || len(after) != 1 || after[0].TSIH != before[0].TSIH || after[0].Connections[0].Remote != before[0].Connections[0].Remote {
+		t.Errorf("the session is another one: %+v, it was %+v", after, before)
+	}
+	p, err := g.vm.Worked(true, 2*patience)
+	if err != nil || len(p.Errors) > 0 {
+		t.Fatalf("the guest sees %v %v", p.Errors, err)
+	}
+	quiet(t, g.vm)
+	log, err := g.vm.Log()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := log[min(mark, len(log)):]; strings.Contains(l, "conn error") {
+		t.Errorf("the guest's log: %s", l)
+	}
+	if err := g.vm.Poweroff(); err != nil {
+		t.Error(err)
+	}
+	h.stop()
+	checkSlots(t, filepath.Join(h.dir, "data.img"), seed, slot, p.Sequence)
+}

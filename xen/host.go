@@ -433,5 +433,9 @@ func (h *Host) Status() HostStatus {
 // defaultType is the type of back ends that are vtgt's alone, or what theirs begin with.
 const defaultType = "vtgt"
 
-// DefaultMapFrom is HostConfig.MapFrom of the daemon.
+// DefaultMapFrom is HostConfig.MapFrom of the daemon: never. Hypercalls of the first domain
+// per write and read, copied and mapped, under Linux 6.1 and Xen 4.17 (make test-xen): 140
+// and 145 against 320 and 272 for 4 KiB, 175 and 171 against 407 and 274 for 64 KiB, 965 and
+// 839 against 859 and 824 for 508 KiB, the most that its front end asks for: a page that is
+// mapped is mapped twice, for the kernel and for us, which shoots down translations besides.
 const DefaultMapFrom = 0

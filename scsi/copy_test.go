@@ -824,3 +824,44 @@ func FuzzDecodeCopy(f *testing.F) {
 		}
 	})
 }
+
+// Another unit under the number of the destination, while the copy reads: it is not the
+// one that was named.
+func TestCopyOtherUnit(t *testing.T) {
+	r := newCopyRig(t, true, 512, 512, 512)
+	for _, st := range r.sts {
+		st.refuse = map[backing.Kind]bool{backing.Copy: true}
+	}
+	for i := range r.sts[1].b {
+		r.sts[1].b[i] = 's'
+	}
+	n := r.nexus()
+	free := r.sts[1].hang()
+	list := r.simple(1, 2, 16000, 0, 0)
+	x := n.submit(1, 0, copyCDB(list), [][]byte{list}, nil)
+	tempotest.Wait(t, "a read", func() bool { return r.sts[1].count(backing.Read) > 0 })
+	done := make(chan int, 1)
+	if err := r.tg.Unmap(2, 0, func(n int) { done <- n }); err != nil {
+		t.Fatal(err)
+	}
+	if s := tempotest.Recv(t, done, "the end of Unmap"); s != 0 {
+		t.Errorf("%d stuck", s)
+	}
+	st := newRigStore(8 << 20)
+	c := goldenConf()
+	c.NAA, c.Serial = copyNAA+7, "SN7"
+	u, err := NewUnit(c, st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.tg.Map(2, u, MapOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	free()
+	if got := x.await(t).outcome(); got != "0a 0d/02 info 0" {
+		t.Error(got)
+	}
+	if n := st.count(backing.Write) + st.count(backing.Zero); n != 0 || !allZero(st.b) {
+		t.Errorf("%d operations on the other unit", n)
+	}
+}

@@ -446,6 +446,7 @@ func (s *Server) reachable(local netip.AddrPort) []netip.AddrPort {
 func (s *Server) admit(p *login.Params, info SessionInfo) (*session, pdu.LoginStatus, error) {
 	key := keyOf(p, info.nameOnly)
 	until := time.Now().Add(s.limits.LoginTimeout)
+	s.endClosed(key)
 	for {
 		s.mu.Lock()
 		t, old := s.targets[p.TargetName], s.sessions[key]

@@ -437,5 +437,5 @@ const defaultType = "vtgt"
 // per write and read, copied and mapped, under Linux 6.1 and Xen 4.17 (make test-xen): 140
 // and 145 against 320 and 272 for 4 KiB, 175 and 171 against 407 and 274 for 64 KiB, 965 and
 // 839 against 859 and 824 for 508 KiB, the most that its front end asks for: a page that is
-// mapped is mapped twice, for the kernel and for us, which shoots down translations besides.
+// mapped is mapped twice, for the kernel and for us.
 const DefaultMapFrom = 0

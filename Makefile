@@ -32,7 +32,7 @@ tools   := $(GO) run ./internal/tools
 # go test, and at the end what failed.
 gotest  := $(tools)/gotest
 # What emulated guests do may get a second try; what is about durability gets none.
-again := -again='^Test(Linux|BootLinux|SeaBIOS|VHost|SharedDisk|SG3|VIO.*|Xen.*|Attach.*)$$'
+again := -again='^Test(Linux|BootLinux|SeaBIOS|VHost|VHostPacked|SharedDisk|SG3|ThirdPartyCopy|Takeover.*|Migrate|VIO.*|Xen.*|Attach.*)$$'
 TESTPARTS := lint test-full test-one-cpu test-race-short fuzz-short bench-once conformance test-guest test-vio test-attach demo bench-quick
 # Of one package's tests: a bound for hangs, which no machine that is merely slow reaches.
 testlimit := 30m
@@ -135,7 +135,7 @@ soak: need-go guest-tools ## the long counts: soak tests for SECONDS (60), -race
 	VTGT_PACKED=1 VTGT_CRASH_ROUNDS=1000 $(gotest) -count=1 -timeout 1800s -run 'TestClientCrash|TestHandOver' ./vhost
 	VTGT_XEN_ROUNDS=2000 $(gotest) -count=1 -timeout 1800s -run 'TestDeath|TestRestart' ./xen
 	$(MAKE) fuzz-short FUZZTIME=60s
-	VTGT_GUEST=1 VTGT_POWER_ROUNDS=20 VTGT_KILL_ROUNDS=50 VTGT_RECONNECT_ROUNDS=20 VTGT_TAKEOVER_ROUNDS=20 VTGT_PACKED=1 VTGT_HOLD_SECONDS=300 $(gotest) -count=1 -v -timeout 5400s -run 'TestPowerLoss|TestKilled|TestMediaKilled|TestReconnect|TestTakeover|TestVHost' ./internal/guest/guesttest
+	VTGT_GUEST=1 VTGT_POWER_ROUNDS=20 VTGT_KILL_ROUNDS=50 VTGT_RECONNECT_ROUNDS=20 VTGT_TAKEOVER_ROUNDS=20 VTGT_MIGRATE_ROUNDS=10 VTGT_PACKED=1 VTGT_HOLD_SECONDS=300 $(gotest) -count=1 -v -timeout 5400s -run 'TestPowerLoss|TestKilled|TestMediaKilled|TestReconnect|TestTakeover|TestMigrate|TestVHost' ./internal/guest/guesttest
 	VTGT_STOP_SECONDS=30 VTGT_ABORTS=1 $(MAKE) test-vio
 	VTGT_XEN_KILLS=10 $(MAKE) test-xen
 	VTGT_ATTACH_POINTS=1 $(MAKE) test-attach

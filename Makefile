@@ -73,7 +73,7 @@ run: build ## build, then serve a 1 GiB sparse disk under .vtgt/ on 127.0.0.1 (n
 demo: build guest-tools ## a Linux guest in QEMU (TCG, no KVM, no root) with a vtgt disk; SHELL=1: with a console
 	@$(tools)/demo -vtgt bin/vtgt $(DEMO)
 
-test: ## everything once: lint, unit, clients, race, fuzz, conformance, benchmarks (< 20 min on 2 cores)
+test: ## everything once: lint, unit, clients, race, fuzz, conformance, benchmarks (23 min on 2 cores)
 	@failed=; for part in $(TESTPARTS); do \
 	  echo "--- make $$part"; $(MAKE) --no-print-directory $$part || failed="$$failed $$part"; \
 	done; \

@@ -52,6 +52,7 @@ type core struct {
 	files     []*os.File
 	inherited inherited
 	legacy    *Legacy // nil but while a daemon is being taken over
+	parking   *Parking
 	// tell hears of changes of state, see engine.observe.
 	tell func(kind, name, detail string)
 	// memory is what a disk keeps over restarts, see engine.remember.
@@ -72,7 +73,7 @@ func newEngine(cfg *config.Config, o *Options) (engine, error) {
 	c := &core{
 		tell: func(string, string, string) {},
 		log:  log, group: g, names: map[string]string{}, rings: map[ringSessions]bool{}, open: o.Open,
-		files: files, inherited: inherit(files), legacy: o.Legacy,
+		files: files, inherited: inherit(files), legacy: o.Legacy, parking: o.Parking,
 	}
 	c.xen.init(c, cfg, o)
 	c.space.start(o.spaceTick)

@@ -25,7 +25,12 @@ func newVHostServer(t *targetUnit, s *ringSpec, ports map[uint8]*scsi.Port, tell
 	if s.migratable {
 		conf.Migratable, conf.Hold, conf.LetGo = true, t.hold, t.letGo
 	}
+	undo := c.parking.use(&conf, s)
 	e, err := vhost.NewExport(conf)
+	if err != nil && undo != nil {
+		undo(err)
+		e, err = vhost.NewExport(conf)
+	}
 	if err != nil {
 		return nil, err
 	}

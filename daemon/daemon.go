@@ -40,6 +40,9 @@ type Options struct {
 	// Legacy is what another daemon hands over (TakeOver). New takes from it what
 	// the configuration has still; it is the caller's to close.
 	Legacy *Legacy
+	// Parking is where virtual machines' connections are kept for the time after a
+	// crash; New goes on with those that are there. It is the caller's to close.
+	Parking *Parking
 
 	// spaceTick is how often the room of thin disks is looked at; 0: 10 s.
 	spaceTick time.Duration
@@ -154,6 +157,7 @@ func start(file string, text []byte, cfg *config.Config, eng engine, o Options) 
 		_ = st.Close()
 		return nil, err
 	}
+	o.Parking.settle()
 	if o.Legacy != nil {
 		st.Sign()
 		d.log.Info("took over", "from", o.Legacy.l.PID, "pause", o.Legacy.pause())

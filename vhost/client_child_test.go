@@ -26,6 +26,7 @@ const childEnv = "VTGT_VHOST_TEST_CHILD"
 
 type childConfig struct {
 	Socket, Disk, State string
+	Parks               bool
 }
 
 func TestMain(m *testing.M) {
@@ -93,8 +94,14 @@ func child(conf string) error {
 	if err := tg.Map(0, u, scsi.MapOptions{}); err != nil {
 		return err
 	}
-	e, err := vhost.NewExport(vhost.WithPoints(vhost.Config{Migratable: true, Name: "vm", Group: g, Initiator: [16]byte{1},
-		Targets: []vhost.TargetPort{{ID: 0, Port: tg.NewPort(scsi.PortConfig{RelID: 1, Protocol: 4, Name: "t", DeviceName: "t"})}}},
+	vc := vhost.Config{Migratable: true, Name: "vm", Group: g, Initiator: [16]byte{1},
+		Targets: []vhost.TargetPort{{ID: 0, Port: tg.NewPort(scsi.PortConfig{RelID: 1, Protocol: 4, Name: "t", DeviceName: "t"})}}}
+	if c.Parks {
+		if err := unpark(&vc); err != nil {
+			return err
+		}
+	}
+	e, err := vhost.NewExport(vhost.WithPoints(vc,
 		func(queue int, p vring.Point) {
 			f.at([...]string{"control-", "event-", ""}[min(queue, 2)] + p.String())
 		}))

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vtgt/vtgt/internal/handover/handovertest"
 	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/scsi/scsitest"
 	"github.com/vtgt/vtgt/vhost/vhosttest"
@@ -32,15 +33,29 @@ type crashRig struct {
 	c    *vhosttest.Client
 
 	scratch uint64 // for data of a single command
+
+	parent *handovertest.Parent // nil: the machine reconnects
+	notify string
 }
 
 func newCrashRig(t testing.TB, o vhosttest.Options) *crashRig {
+	t.Helper()
+	o.Style = vhosttest.QEMU10
+	return newParkRig(t, o, false)
+}
+
+// newParkRig is newCrashRig, with a parent that keeps the machine's connection.
+func newParkRig(t testing.TB, o vhosttest.Options, parks bool) *crashRig {
 	t.Helper()
 	dir := t.TempDir()
 	r := &crashRig{TB: t, conf: childConfig{Socket: filepath.Join(dir, "s"), Disk: filepath.Join(dir, "disk"), State: dir}}
 	f, err := os.Create(r.conf.Disk)
 	r.ok(err)
 	r.ok(f.Truncate(diskBytes))
+	if r.conf.Parks = parks; parks {
+		r.notify = filepath.Join(dir, "notify")
+		r.parent = handovertest.New(t, r.notify)
+	}
 	r.ok(f.Close())
 	r.start()
 	t.Cleanup(func() {
@@ -54,7 +69,7 @@ func newCrashRig(t testing.TB, o vhosttest.Options) *crashRig {
 			t.Errorf("the daemon's last process: %v", err)
 		}
 	})
-	o.Style, o.Timeout = vhosttest.QEMU10, patience
+	o.Timeout = patience
 	r.c, err = vhosttest.Dial(r.conf.Socket, o)
 	r.ok(err)
 	r.ok(r.c.Start())
@@ -80,6 +95,9 @@ func (r *crashRig) start() {
 	r.ok(err)
 	r.cmd = exec.Command(exe)
 	r.cmd.Env = append(os.Environ(), childEnv+"="+string(conf))
+	if r.parent != nil {
+		r.parent.Prepare(r.cmd, r.notify)
+	}
 	r.cmd.Stderr = os.Stderr
 	r.in, err = r.cmd.StdinPipe()
 	r.ok(err)
@@ -125,7 +143,9 @@ func (r *crashRig) died() {
 func (r *crashRig) again() {
 	r.Helper()
 	r.start()
-	r.ok(r.c.Reconnect())
+	if r.parent == nil {
+		r.ok(r.c.Reconnect())
+	}
 }
 
 // points are those around a command, in the order in which it gets to them.
@@ -211,7 +231,10 @@ func crashRounds(t *testing.T) int {
 // answered twice, no block is other than what was written, and each COMPARE AND WRITE
 // happens once or not at all.
 func TestClientCrashLoad(t *testing.T) {
-	r := newCrashRig(t, vhosttest.Options{Queues: 3})
+	crashLoad(t, newCrashRig(t, vhosttest.Options{Queues: 3}))
+}
+
+func crashLoad(t *testing.T, r *crashRig) {
 	const lba = (diskBytes - 4096) / 512
 	q := r.c.Request(2)
 	v := uint64(1)

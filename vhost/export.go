@@ -41,6 +41,11 @@ type Config struct {
 	// Export goes on with its front end when it begins to serve.
 	Saved *Saved
 	Set   *handover.Set
+	// Crashed: that process did not freeze but was killed, and Saved comes from its
+	// Parker. Requests that were in flight are taken up again.
+	Crashed bool
+	// Parker, where set, keeps what is needed for that.
+	Parker Parker
 
 	points func(queue int, p vring.Point) // nil but in tests of crashes
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vtgt/vtgt/internal/gmem"
 	"github.com/vtgt/vtgt/internal/handover"
+	"github.com/vtgt/vtgt/internal/sys"
 	"github.com/vtgt/vtgt/vhost/proto"
 	"github.com/vtgt/vtgt/vhost/virtioscsi"
 	"github.com/vtgt/vtgt/vhost/vring"
@@ -217,6 +218,11 @@ func (s *session) stand(h *halt) error {
 	if err == nil {
 		st, err = s.save(h.set, ran)
 	}
+	if err == nil {
+		// The next process parks what it goes on with, where it can; this one does
+		// when it goes on itself.
+		s.unpark()
+	}
 	h.out <- halted{st, err}
 	if err == nil {
 		select {
@@ -280,16 +286,16 @@ func (s *session) still(t time.Time) (ran []*setup, err error) {
 // restart starts rings that were halted, by this process or the one before.
 func (s *session) restart(ran []*setup) error {
 	for _, q := range ran {
-		if err := s.begin(q, true); err != nil {
+		if err := s.begin(q, !s.crashed); err != nil {
 			return fmt.Errorf("going on: %w", err)
 		}
 	}
-	s.resume = nil
+	s.resume, s.crashed, s.changed = nil, false, true
 	s.publish()
 	return nil
 }
 
-// save describes the session, which stands still.
+// save describes the session. ran are rings that were halted.
 func (s *session) save(set *handover.Set, ran []*setup) (*Saved, error) {
 	e := s.e
 	e.mu.Lock()
@@ -319,10 +325,14 @@ func (s *session) save(set *handover.Set, ran []*setup) (*Saved, error) {
 		if q == nil {
 			continue
 		}
+		kick, call := q.kick, q.call
+		if q.vq.started() {
+			kick, call = q.vq.eventfds()
+		}
 		r := SavedRing{
 			Index: q.vq.index, Num: q.num, Base: q.base, Placed: q.placed, Desc: q.desc, Avail: q.avail, Used: q.used,
 			LogUsed: q.logUsed, UsedAt: q.usedAt,
-			Enabled: q.enabled, Kick: add(q.kick), Call: add(q.call), Err: add(q.err),
+			Enabled: q.enabled, Kick: add(kick), Call: add(call), Err: add(q.err), Runs: q.vq.started(),
 		}
 		for _, o := range ran {
 			r.Runs = r.Runs || o == q
@@ -348,6 +358,9 @@ func (d *device) saveEvents(s *Saved) {
 func (e *Export) adopt(st *Saved, set *handover.Set) error {
 	d := e.dev
 	d.home.Do(func() {
+		if e.conf.Crashed {
+			return // what has happened since is not known: see events.start
+		}
 		v := &d.events
 		v.missed, v.began = st.Missed, st.Began
 		for _, x := range st.Events[:min(len(st.Events), maxEvents)] {
@@ -357,11 +370,12 @@ func (e *Export) adopt(st *Saved, set *handover.Set) error {
 	if st.Socket == handover.None {
 		return nil
 	}
-	nc, err := takeConn(set, st.Socket)
+	nc, err := takeConn(set, st.Socket, e.conf.Crashed)
 	if err != nil {
 		return fmt.Errorf("vhost export %s: its connection: %w", e.conf.Name, err)
 	}
 	s := newSession(e, d, newConn(nc))
+	s.crashed = e.conf.Crashed
 	if err := s.adopt(st, set); err != nil {
 		s.end(time.Second)
 		_ = nc.Close()
@@ -375,10 +389,14 @@ func (e *Export) adopt(st *Saved, set *handover.Set) error {
 	return nil
 }
 
-func takeConn(set *handover.Set, i int) (*net.UnixConn, error) {
+func takeConn(set *handover.Set, i int, crashed bool) (*net.UnixConn, error) {
 	fd, err := set.Take(i)
 	if err != nil {
 		return nil, err
+	}
+	if crashed && sys.HungUp(fd) {
+		shut(fd)
+		return nil, errors.New("the front end is gone")
 	}
 	f := os.NewFile(uintptr(fd), "vhost-user")
 	defer f.Close()
@@ -492,6 +510,9 @@ func (s *session) adoptRing(r *SavedRing, set *handover.Set) error {
 	}
 	if s.mem == nil {
 		return errors.New("it runs without guest memory")
+	}
+	if s.crashed && s.inf == nil {
+		return errors.New("nothing tells which of its requests are in flight")
 	}
 	if _, err := s.parts(q); err != nil {
 		return err

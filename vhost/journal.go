@@ -23,6 +23,7 @@ const (
 	lineRejected
 	lineRefused
 	lineUnknown
+	lineUnparked
 	lineKinds
 )
 

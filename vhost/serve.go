@@ -209,6 +209,7 @@ func (e *Export) serve(s *session, who string) {
 	if errors.As(err, &v) {
 		e.count.Violations.Add(1)
 	}
+	s.unpark()
 	s.c.close()
 
 	e.mu.Lock()

@@ -46,7 +46,9 @@ type session struct {
 	protocol proto.ProtocolFeatures
 	status   proto.Status
 
-	resume []*setup // rings that ran in the process before this one
+	resume  []*setup // rings that ran in the process before this one
+	crashed bool     // which was killed while they did
+	changed bool     // since it was parked
 
 	mem   *gmem.Map // the present generation, nil: none yet
 	files []file    // of mem's regions
@@ -95,6 +97,7 @@ func (s *session) run() error {
 			return err
 		}
 		s.e.count.Messages.Add(1)
+		s.changed = s.changed || changes(m.Request)
 		err = s.handle(m)
 		m.drop()
 		s.publish()
@@ -374,6 +377,7 @@ func (s *session) publish() {
 		}
 	}
 	s.view.Store(v)
+	s.park()
 }
 
 func (s *session) queues() (n int) {

@@ -191,6 +191,13 @@ func (v *virtqueue) halt() (base uint32, kick, call int) {
 	return v.last, kick, call
 }
 
+// eventfds are those of the ring, which keeps them.
+func (v *virtqueue) eventfds() (kick, call int) {
+	kick, call = -1, -1
+	v.do(func() { kick, call = v.r.kick, v.r.call })
+	return kick, call
+}
+
 // setKick, setCall and setErr replace an eventfd, which is the virtqueue's from now on;
 // -1: none. The driver is told of what is published, and the ring looked at, once
 // after the change, since what was signalled on the old one is lost. Without a ring

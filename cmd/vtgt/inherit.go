@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/coreos/go-systemd/v22/activation"
+
+	"github.com/vtgt/vtgt/daemon"
 )
 
 // sockets are those that systemd has bound and handed over (sd_listen_fds(3)).
@@ -17,6 +19,21 @@ type sockets struct {
 
 func inheritedSockets(log *slog.Logger) *sockets {
 	return &sockets{log, activation.Files(true)}
+}
+
+// parking is systemd's store of descriptors, nil where it keeps none for us. systemd says
+// so by FDSTORE since version 254; before that, the unit does.
+func (s *sockets) parking() *daemon.Parking {
+	addr := os.Getenv("NOTIFY_SOCKET")
+	if n := os.Getenv("FDSTORE"); n == "" || n == "0" {
+		addr = ""
+	}
+	p, rest, err := daemon.NewParking(addr, s.files, s.log)
+	if err != nil {
+		s.log.Warn("systemd's store of descriptors cannot be used", "err", err)
+	}
+	s.files = rest
+	return p
 }
 
 // api is the UNIX socket at path, nil where it was not handed over; vhost are paths of

@@ -134,6 +134,8 @@ type process struct {
 	// take serves those who take this process's place; taken hears their process id.
 	take  *daemon.Takeovers
 	taken chan int
+	// parking keeps virtual machines' connections over a crash.
+	parking *daemon.Parking
 }
 
 // takeOver asks the vtgt that serves file for all it has.
@@ -160,6 +162,7 @@ func startProcess(file string, text []byte, log *slog.Logger, wait time.Duration
 	// What systemd listens to already (vtgt.socket).
 	in := inheritedSockets(log)
 	defer in.close()
+	p.parking = in.parking()
 	// The socket first: a second daemon ends here, before it touches a disk.
 	var ln net.Listener
 	if legacy != nil {
@@ -168,14 +171,16 @@ func startProcess(file string, text []byte, log *slog.Logger, wait time.Duration
 		ln, err = api.Listen(cfg.API.Socket, fs.FileMode(cfg.API.Mode), cfg.API.Group)
 	}
 	if err != nil {
+		p.parking.Close()
 		signal.Stop(p.signals)
 		return nil, err
 	}
 	if wait <= 0 {
 		wait = -1 // 0 stands for the default
 	}
-	p.d, err = daemon.New(file, text, daemon.Options{Log: log, LockWait: wait, Inherited: in.rest(), Legacy: legacy})
+	p.d, err = daemon.New(file, text, daemon.Options{Log: log, LockWait: wait, Inherited: in.rest(), Legacy: legacy, Parking: p.parking})
 	if err != nil {
+		p.parking.Close()
 		closeAPI(ln, legacy != nil)
 		signal.Stop(p.signals)
 		return nil, err
@@ -284,7 +289,9 @@ func (p *process) close() error {
 		p.take.Close()
 	}
 	_ = p.srv.Close(ctx) // clients that do not end in time are cut off
-	return p.d.Close()
+	err := p.d.Close()
+	p.parking.Close()
+	return err
 }
 
 // reload applies the file that serve was given.

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/vtgt/vtgt/api"
+	"github.com/vtgt/vtgt/internal/handover/handovertest"
 )
 
 // host is vtgt on this host, in a folder of its own.
@@ -27,6 +28,9 @@ type host struct {
 	dir          string
 	conf, socket string
 	port         int
+
+	// parent keeps descriptors as systemd does; nil: nobody does.
+	parent *handovertest.Parent
 
 	cmd  *exec.Cmd
 	done chan struct{}
@@ -91,6 +95,9 @@ func (h *host) startWith(more ...string) {
 	stderr, w, err := os.Pipe()
 	if err != nil {
 		h.t.Fatal(err)
+	}
+	if h.parent != nil {
+		h.parent.Prepare(cmd, filepath.Join(h.dir, "notify"))
 	}
 	cmd.Stderr = w
 	if h.orders {

@@ -26,6 +26,7 @@ type Parent struct {
 	mu     sync.Mutex
 	stored []*os.File // Name is FDNAME
 	stores int
+	given  []*os.File // the last child's
 }
 
 // New makes one that listens at path (NOTIFY_SOCKET) until the end of the test.
@@ -41,6 +42,7 @@ func New(tb testing.TB, path string) *Parent {
 		_ = c.Close()
 		<-p.done
 		p.remove("")
+		p.take(nil)
 	})
 	return p
 }
@@ -145,16 +147,15 @@ func (p *Parent) Names() (names []string, stores int) {
 // Prepare has c, which is not started, get all that is stored. It is to run by a shell:
 // only that knows LISTEN_PID.
 func (p *Parent) Prepare(c *exec.Cmd, addr string) {
-	p.settle()
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	// Copies: the child has things removed while it starts.
+	p.take(p.Copies())
 	if c.Env == nil {
 		c.Env = os.Environ()
 	}
 	c.Env = append(c.Env, "NOTIFY_SOCKET="+addr, "FDSTORE=64")
 	c.ExtraFiles = nil
 	var names []string
-	for _, f := range p.stored {
+	for _, f := range p.given {
 		c.ExtraFiles = append(c.ExtraFiles, f)
 		names = append(names, f.Name())
 	}
@@ -164,6 +165,14 @@ func (p *Parent) Prepare(c *exec.Cmd, addr string) {
 	c.Env = append(c.Env, fmt.Sprintf("LISTEN_FDS=%d", len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
 	c.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`, c.Path}, c.Args[1:]...)
 	c.Path = "/bin/sh"
+}
+
+// take closes what the child before got.
+func (p *Parent) take(fs []*os.File) {
+	for _, f := range p.given {
+		_ = f.Close()
+	}
+	p.given = fs
 }
 
 // Copies are what is stored, as a child in this process gets it.

@@ -32,6 +32,7 @@ func (w *world) startUnder(p *handovertest.Parent, addr string) *server {
 		w.t.Fatal(err)
 	}
 	pw.Close()
+	p.Started()
 	go func() { _ = s.cmd.Wait(); close(s.done) }()
 	w.t.Cleanup(func() {
 		_ = s.cmd.Process.Kill()

@@ -189,3 +189,6 @@ func (p *Parent) Copies() (out []*os.File) {
 	}
 	return out
 }
+
+// Started closes what a child got from Prepare, when it has started: it has its own.
+func (p *Parent) Started() { p.take(nil) }

@@ -131,6 +131,10 @@ func Open(b []byte, id Identity, rspProd uint32) (j *Journal, cons, prod uint32,
 	if rspProd-shown > next-shown {
 		return nil, 0, 0, nil, fmt.Errorf("the front end says that it was given %d responses: it was given %d to %d", rspProd, shown, next)
 	}
+	// A ring holds no more: neither does a journal that is whole say so.
+	if cons-rspProd > vscsiif.Entries {
+		return nil, 0, 0, nil, fmt.Errorf("%w: it says %d taken, of which the front end has %d answers", ErrOther, cons, rspProd)
+	}
 	j = &Journal{a: a, cons: cons, next: rspProd, shown: make([]int, 0, vscsiif.Entries)}
 	type at struct {
 		Lost

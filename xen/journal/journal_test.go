@@ -176,7 +176,7 @@ func FuzzOpen(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if prod != rsp || uint32(len(l)) > cons-prod || cons-prod > 2*vscsiif.Entries {
+		if prod != rsp || uint32(len(l)) > cons-prod || cons-prod > vscsiif.Entries {
 			t.Fatal(cons, prod, len(l))
 		}
 		for len(l) < vscsiif.Entries { // there is room for what the ring may hold

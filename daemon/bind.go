@@ -76,7 +76,7 @@ func newEngine(cfg *config.Config, o *Options) (engine, error) {
 		files: files, inherited: inherit(files), legacy: o.Legacy, parking: o.Parking,
 	}
 	c.xen.init(c, cfg, o)
-	c.space.start(o.spaceTick)
+	c.space.start(o.spaceTick, o.space)
 	c.srv = iscsi.NewServer(iscsi.Config{Group: g, Log: log, OnSession: c.session, Limits: iscsi.Limits{
 		PingInterval: cfg.ISCSI.PingInterval, PingTimeout: cfg.ISCSI.PingTimeout,
 		LoginTimeout: cfg.ISCSI.LoginTimeout, Sessions: cfg.ISCSI.MaxSessions,

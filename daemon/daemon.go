@@ -46,6 +46,8 @@ type Options struct {
 
 	// spaceTick is how often the room of thin disks is looked at; 0: 10 s.
 	spaceTick time.Duration
+	// space says what room a store has; nil: backing.SpaceOf.
+	space func(backing.Store) (backing.Space, error)
 	// Xen is the way to Xen, opened when a target has an export to a domain; nil: the
 	// kernel's devices.
 	Xen func() (*XenParts, error)

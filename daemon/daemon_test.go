@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/iscsi/iscsitest"
 )
@@ -62,6 +63,14 @@ func (w *world) start(text []byte) *Daemon {
 func (w *world) startWith(text []byte, o Options) *Daemon {
 	w.t.Helper()
 	o.LockWait, o.DrainTime, o.CloseTime = -1, tempotest.Patience, tempotest.Patience
+	if o.space == nil {
+		// Tests that count events and warnings do not depend on the machine's disk.
+		o.space = func(st backing.Store) (backing.Space, error) {
+			s, err := backing.SpaceOf(st)
+			s.Available = s.Total
+			return s, err
+		}
+	}
 	d, err := New("f.yaml", text, o)
 	if err != nil {
 		w.t.Fatal(err)

@@ -19,15 +19,20 @@ type spaceWatch struct {
 	mu    sync.Mutex
 	units map[*unit]*spaceLook
 	end   chan struct{}
+	of    func(backing.Store) (backing.Space, error)
 }
 
 // spaceLook is what is known of one disk.
 type spaceLook struct{ busy, gone bool }
 
-func (w *spaceWatch) start(every time.Duration) {
+func (w *spaceWatch) start(every time.Duration, of func(backing.Store) (backing.Space, error)) {
 	if every == 0 {
 		every = spaceTick
 	}
+	if of == nil {
+		of = backing.SpaceOf
+	}
+	w.of = of
 	w.units = map[*unit]*spaceLook{}
 	w.end = make(chan struct{})
 	go func() {
@@ -53,7 +58,7 @@ func (w *spaceWatch) add(k *unit) {
 	if !k.u.Config().Thin {
 		return
 	}
-	s, err := backing.SpaceOf(k.st)
+	s, err := w.of(k.st)
 	if err != nil {
 		return
 	}
@@ -84,7 +89,7 @@ func (w *spaceWatch) lookAtAll() {
 }
 
 func (w *spaceWatch) look(k *unit, l *spaceLook) {
-	s, err := backing.SpaceOf(k.st)
+	s, err := w.of(k.st)
 	w.mu.Lock()
 	l.busy = false
 	gone := l.gone

@@ -31,7 +31,7 @@ func TestSpace(t *testing.T) {
 	var avail atomic.Int64
 	avail.Store(50 << 30)
 	d := w.startWith(w.config("disks: [{name: a, store: \"file:"+p+"\"}]\ntargets:\n- {name: one, luns: [{lun: 0, disk: a}], iscsi: {iqn: "+iqn1+"}}\n"),
-		Options{spaceTick: 5 * time.Millisecond, Open: func(spec string, o backing.Options) (backing.Store, error) {
+		Options{space: backing.SpaceOf, spaceTick: 5 * time.Millisecond, Open: func(spec string, o backing.Options) (backing.Store, error) {
 			st, err := backing.Open(spec, o)
 			if err != nil {
 				return nil, err
@@ -106,7 +106,7 @@ func TestFull(t *testing.T) {
 	})
 	p := w.file("a.img", 64<<20)
 	d := w.startWith(w.config("disks: [{name: a, store: \"file:"+p+"\"}]\ntargets:\n- {name: one, luns: [{lun: 0, disk: a}], iscsi: {iqn: "+iqn1+"}}\n"),
-		Options{spaceTick: 2 * time.Millisecond})
+		Options{space: backing.SpaceOf, spaceTick: 2 * time.Millisecond})
 	c := dial(t, d, iqn1, host)
 	run := func(cmd iscsitest.Command) int {
 		t.Helper()

@@ -22,6 +22,9 @@ const (
 	thresholdSet = 1 << 20
 	// thresholdOffset is where the threshold's descriptor is in the mode page.
 	thresholdOffset = 16
+	// mostUsual bounds the usual threshold in bytes: who has 25 GiB left of 250
+	// has nothing to do yet, and a warning that is always there is not read.
+	mostUsual = 10 << 30
 	// resourceAvailable is the code of the available LBA mapping resources in
 	// mode page 1Ch/02h and log page 0Ch.
 	resourceAvailable = 0x01
@@ -50,13 +53,13 @@ func (u *Unit) provisioning() (available, used uint32, ok bool) {
 }
 
 // usualThreshold is the threshold where no initiator has set another: a tenth of
-// the file system. 0: the unit has none.
+// the file system, at most mostUsual. 0: the unit has none.
 func (u *Unit) usualThreshold() uint32 {
 	s := u.disk.space.Load()
 	if s == nil || !u.conf.Thin {
 		return 0
 	}
-	return max(thresholdSets(s.Total/10), 1)
+	return max(thresholdSets(min(s.Total/10, mostUsual)), 1)
 }
 
 // threshold is the threshold in force in sets, 0 where none is.

@@ -92,6 +92,12 @@ func TestThreshold(t *testing.T) {
 		t.Error("told although LBPERE is zero")
 	}
 
+	// A large file system's threshold is 10 GiB as well.
+	wide := newRig(t, c, newRigStore(1<<20))
+	if wide.u.SetSpace(backing.Space{Available: 11 * gib, Total: 1024 * gib}) || !wide.u.SetSpace(backing.Space{Available: 10 * gib, Total: 1024 * gib}) {
+		t.Error("not 10 GiB of 1 TiB")
+	}
+
 	c.Thin = false
 	full := newRig(t, c, newRigStore(1<<20))
 	if full.u.SetSpace(backing.Space{Total: 100 * gib}) {

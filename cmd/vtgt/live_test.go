@@ -226,7 +226,9 @@ func TestLive(t *testing.T) {
 	s.stop()
 	w.serve()
 	json.Unmarshal([]byte(w.ok("get", "status", "-o", "json")), &st2)
-	if out := w.ok("get", "events"); strings.Count(out, "\n") != 1 || !strings.Contains(out, "sync") {
+	// What room the machine's disk has left is told, too, where it is little.
+	out = w.ok("get", "events")
+	if strings.Count(out, "\n")-strings.Count(out, ": low on room:") != 1 || !strings.Contains(out, "sync") {
 		t.Errorf("%s", out)
 	}
 	if st.Revision < 10 || st2.Revision != st.Revision {

@@ -332,9 +332,9 @@ func (s *session) end(deadline time.Duration) (stuck int) {
 		s.mem.Retire(nil)
 	}
 	closeFiles(s.files, nil)
+	s.letGo()
 	// Where something is stuck its mark is not cleared any more, and the memory not
 	// touched: the record is free in any case.
-	s.letGo()
 	s.inf.retire()
 	s.log.retire()
 	s.rings, s.mem, s.files, s.inf, s.log = nil, nil, nil, nil, nil

@@ -36,15 +36,7 @@ func TestParked(t *testing.T) {
 	}
 	defer vm.Kill()
 	const dev, jobs, slot, area = "/dev/sda", 16, 8192, 32 << 20
-	if _, err := vm.Await(dev, patience); err != nil {
-		t.Fatal(err)
-	}
-	if err := vm.Put("/sys/block/sda/device/timeout", "120"); err != nil {
-		t.Fatal(err)
-	}
-	if err := vm.Work(agent.Request{Path: dev, Jobs: jobs, Size: slot, Len: area, Seed: seed}); err != nil {
-		t.Fatal(err)
-	}
+	beginWork(t, vm, agent.Request{Path: dev, Jobs: jobs, Size: slot, Len: area, Seed: seed})
 	sound(t, vm, jobs, 100)
 	for round := range n {
 		pauseFor(rng, 500)

@@ -49,17 +49,7 @@ func TestReconnect(t *testing.T) {
 	}
 	defer vm.Kill()
 	const dev, jobs, slot, area = "/dev/sda", 16, 8192, 32 << 20
-	if _, err := vm.Await(dev, patience); err != nil {
-		t.Fatal(err)
-	}
-	// A request that is lost still times out while the test runs; one that is late on
-	// a busy machine does not.
-	if err := vm.Put("/sys/block/sda/device/timeout", "120"); err != nil {
-		t.Fatal(err)
-	}
-	if err := vm.Work(agent.Request{Path: dev, Jobs: jobs, Size: slot, Len: area, Seed: seed}); err != nil {
-		t.Fatal(err)
-	}
+	beginWork(t, vm, agent.Request{Path: dev, Jobs: jobs, Size: slot, Len: area, Seed: seed})
 	sound := func(more uint64) agent.Progress {
 		t.Helper()
 		return sound(t, vm, jobs, more)
@@ -87,6 +77,22 @@ func TestReconnect(t *testing.T) {
 	}
 	h.stop()
 	checkSlots(t, filepath.Join(h.dir, "data.img"), seed, slot, p.Sequence)
+}
+
+// beginWork waits for the disk /dev/sda and has writers work on it.
+func beginWork(t *testing.T, vm *guest.VM, q agent.Request) {
+	t.Helper()
+	if _, err := vm.Await(q.Path, patience); err != nil {
+		t.Fatal(err)
+	}
+	// A request that is lost still times out while the test runs; one that is late on
+	// a busy machine does not.
+	if err := vm.Put("/sys/block/sda/device/timeout", "120"); err != nil {
+		t.Fatal(err)
+	}
+	if err := vm.Work(q); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // sound wants all writers at work, and waits until they have written more.

@@ -64,13 +64,13 @@ func newStorage(l *Lab, ss *simulator.HostStorageSystem, ds *simulator.HostDatas
 	return s
 }
 
-// after ends a method that has done its work.
-func (s *storage) after(ctx *simulator.Context, method string) *soap.Fault {
+// done ends a method that has done its work: its answer is res, or a fault.
+func done[R any](ctx *simulator.Context, s *storage, method string, res *R) (*R, *soap.Fault) {
 	s.publish(ctx)
 	if err := s.lab.tell(Call{Host: s.name, Method: method, After: true}); err != nil {
-		return fault(failure(err), "%v", err)
+		return nil, fault(failure(err), "%v", err)
 	}
-	return nil
+	return res, nil
 }
 
 // publish makes the state visible, all of it anew: readers may still hold the last one.
@@ -167,9 +167,7 @@ func (s *storage) UpdateSoftwareInternetScsiEnabled(ctx *simulator.Context, r *t
 	if !r.Enabled {
 		s.send, s.static, s.auth = nil, nil, types.HostInternetScsiHbaAuthenticationProperties{}
 	}
-	if b.Fault_ = s.after(ctx, "UpdateSoftwareInternetScsiEnabled"); b.Fault_ == nil {
-		b.Res = new(types.UpdateSoftwareInternetScsiEnabledResponse)
-	}
+	b.Res, b.Fault_ = done(ctx, s, "UpdateSoftwareInternetScsiEnabled", new(types.UpdateSoftwareInternetScsiEnabledResponse))
 	return b
 }
 
@@ -214,9 +212,7 @@ func (s *storage) AddInternetScsiSendTargets(ctx *simulator.Context, r *types.Ad
 		t.Port = port(t.Port)
 		s.send = append(slices.Clone(s.send), t)
 	}
-	if b.Fault_ = s.after(ctx, "AddInternetScsiSendTargets"); b.Fault_ == nil {
-		b.Res = new(types.AddInternetScsiSendTargetsResponse)
-	}
+	b.Res, b.Fault_ = done(ctx, s, "AddInternetScsiSendTargets", new(types.AddInternetScsiSendTargetsResponse))
 	return b
 }
 
@@ -234,9 +230,7 @@ func (s *storage) RemoveInternetScsiSendTargets(ctx *simulator.Context, r *types
 		}
 		s.send = slices.Delete(slices.Clone(s.send), i, i+1)
 	}
-	if b.Fault_ = s.after(ctx, "RemoveInternetScsiSendTargets"); b.Fault_ == nil {
-		b.Res = new(types.RemoveInternetScsiSendTargetsResponse)
-	}
+	b.Res, b.Fault_ = done(ctx, s, "RemoveInternetScsiSendTargets", new(types.RemoveInternetScsiSendTargetsResponse))
 	return b
 }
 
@@ -260,9 +254,7 @@ func (s *storage) RemoveInternetScsiStaticTargets(ctx *simulator.Context, r *typ
 		}
 		s.static = slices.Delete(slices.Clone(s.static), i, i+1)
 	}
-	if b.Fault_ = s.after(ctx, "RemoveInternetScsiStaticTargets"); b.Fault_ == nil {
-		b.Res = new(types.RemoveInternetScsiStaticTargetsResponse)
-	}
+	b.Res, b.Fault_ = done(ctx, s, "RemoveInternetScsiStaticTargets", new(types.RemoveInternetScsiStaticTargetsResponse))
 	return b
 }
 
@@ -299,9 +291,7 @@ func (s *storage) UpdateInternetScsiAuthenticationProperties(ctx *simulator.Cont
 			s.static[i].AuthenticationProperties = &a
 		}
 	}
-	if b.Fault_ = s.after(ctx, "UpdateInternetScsiAuthenticationProperties"); b.Fault_ == nil {
-		b.Res = new(types.UpdateInternetScsiAuthenticationPropertiesResponse)
-	}
+	b.Res, b.Fault_ = done(ctx, s, "UpdateInternetScsiAuthenticationProperties", new(types.UpdateInternetScsiAuthenticationPropertiesResponse))
 	return b
 }
 
@@ -312,9 +302,7 @@ func (s *storage) RescanHba(ctx *simulator.Context, r *types.RescanHba) soap.Has
 		return b
 	}
 	s.rescan()
-	if b.Fault_ = s.after(ctx, "RescanHba"); b.Fault_ == nil {
-		b.Res = new(types.RescanHbaResponse)
-	}
+	b.Res, b.Fault_ = done(ctx, s, "RescanHba", new(types.RescanHbaResponse))
 	return b
 }
 
@@ -324,9 +312,7 @@ func (s *storage) RescanAllHba(ctx *simulator.Context, _ *types.RescanAllHba) so
 		s.rescan()
 	}
 	b := new(methods.RescanAllHbaBody)
-	if b.Fault_ = s.after(ctx, "RescanAllHba"); b.Fault_ == nil {
-		b.Res = new(types.RescanAllHbaResponse)
-	}
+	b.Res, b.Fault_ = done(ctx, s, "RescanAllHba", new(types.RescanAllHbaResponse))
 	return b
 }
 
@@ -357,9 +343,7 @@ func (s *storage) SetMultipathLunPolicy(ctx *simulator.Context, r *types.SetMult
 	if p == defaultPolicy {
 		delete(s.policy, d.name)
 	}
-	if b.Fault_ = s.after(ctx, "SetMultipathLunPolicy"); b.Fault_ == nil {
-		b.Res = new(types.SetMultipathLunPolicyResponse)
-	}
+	b.Res, b.Fault_ = done(ctx, s, "SetMultipathLunPolicy", new(types.SetMultipathLunPolicyResponse))
 	return b
 }
 
@@ -379,9 +363,7 @@ func (s *storage) DetachScsiLun(ctx *simulator.Context, r *types.DetachScsiLun) 
 		return b
 	}
 	s.off[d.name] = true
-	if b.Fault_ = s.after(ctx, "DetachScsiLun"); b.Fault_ == nil {
-		b.Res = new(types.DetachScsiLunResponse)
-	}
+	b.Res, b.Fault_ = done(ctx, s, "DetachScsiLun", new(types.DetachScsiLunResponse))
 	return b
 }
 
@@ -394,9 +376,7 @@ func (s *storage) AttachScsiLun(ctx *simulator.Context, r *types.AttachScsiLun) 
 		return b
 	}
 	delete(s.off, d.name)
-	if b.Fault_ = s.after(ctx, "AttachScsiLun"); b.Fault_ == nil {
-		b.Res = new(types.AttachScsiLunResponse)
-	}
+	b.Res, b.Fault_ = done(ctx, s, "AttachScsiLun", new(types.AttachScsiLunResponse))
 	return b
 }
 
@@ -408,8 +388,6 @@ func (s *storage) DeleteScsiLunState(ctx *simulator.Context, r *types.DeleteScsi
 		return b
 	}
 	delete(s.off, r.LunCanonicalName)
-	if b.Fault_ = s.after(ctx, "DeleteScsiLunState"); b.Fault_ == nil {
-		b.Res = new(types.DeleteScsiLunStateResponse)
-	}
+	b.Res, b.Fault_ = done(ctx, s, "DeleteScsiLunState", new(types.DeleteScsiLunStateResponse))
 	return b
 }

@@ -175,9 +175,7 @@ func (x *datastores) CreateVmfsDatastore(ctx *simulator.Context, r *types.Create
 		if b.Fault_ = s.mount(ctx, v); b.Fault_ != nil {
 			return
 		}
-		if b.Fault_ = s.after(ctx, "CreateVmfsDatastore"); b.Fault_ == nil {
-			b.Res = &types.CreateVmfsDatastoreResponse{Returnval: v.ref}
-		}
+		b.Res, b.Fault_ = done(ctx, s, "CreateVmfsDatastore", &types.CreateVmfsDatastoreResponse{Returnval: v.ref})
 	})
 	return b
 }
@@ -280,9 +278,7 @@ func (s *storage) RescanVmfs(ctx *simulator.Context, _ *types.RescanVmfs) soap.H
 	if b.Fault_ = s.scan(ctx); b.Fault_ != nil {
 		return b
 	}
-	if b.Fault_ = s.after(ctx, "RescanVmfs"); b.Fault_ == nil {
-		b.Res = new(types.RescanVmfsResponse)
-	}
+	b.Res, b.Fault_ = done(ctx, s, "RescanVmfs", new(types.RescanVmfsResponse))
 	return b
 }
 
@@ -304,9 +300,7 @@ func (s *storage) UnmountVmfsVolume(ctx *simulator.Context, r *types.UnmountVmfs
 	}
 	s.unmount(ctx, v)
 	s.kept[v.uuid] = true
-	if b.Fault_ = s.after(ctx, "UnmountVmfsVolume"); b.Fault_ == nil {
-		b.Res = new(types.UnmountVmfsVolumeResponse)
-	}
+	b.Res, b.Fault_ = done(ctx, s, "UnmountVmfsVolume", new(types.UnmountVmfsVolumeResponse))
 	return b
 }
 
@@ -321,9 +315,7 @@ func (s *storage) MountVmfsVolume(ctx *simulator.Context, r *types.MountVmfsVolu
 	if b.Fault_ = s.scan(ctx); b.Fault_ != nil {
 		return b
 	}
-	if b.Fault_ = s.after(ctx, "MountVmfsVolume"); b.Fault_ == nil {
-		b.Res = new(types.MountVmfsVolumeResponse)
-	}
+	b.Res, b.Fault_ = done(ctx, s, "MountVmfsVolume", new(types.MountVmfsVolumeResponse))
 	return b
 }
 
@@ -335,9 +327,7 @@ func (s *storage) DeleteVmfsVolumeState(ctx *simulator.Context, r *types.DeleteV
 		return b
 	}
 	delete(s.kept, r.VmfsUuid)
-	if b.Fault_ = s.after(ctx, "DeleteVmfsVolumeState"); b.Fault_ == nil {
-		b.Res = new(types.DeleteVmfsVolumeStateResponse)
-	}
+	b.Res, b.Fault_ = done(ctx, s, "DeleteVmfsVolumeState", new(types.DeleteVmfsVolumeStateResponse))
 	return b
 }
 

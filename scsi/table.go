@@ -157,45 +157,19 @@ var diskTable = prepared([]diskRow{
 	{command: command{op: 0x5a, sa: noSA, name: "MODE SENSE(10)",
 		usage: []byte{0x5a, 0x18, 0xff, 0xff, 0, 0, 0, 0xff, 0xff, 0},
 		dir:   dirIn, length: lenBytes7, conflict: conflictRead, flags: cmdImmediate | cmdStandby, run: runModeSense10}},
-	{command: command{op: 0x5e, sa: 0x00, name: "PERSISTENT RESERVE IN, READ KEYS",
-		usage: []byte{0x5e, 0x00, 0, 0, 0, 0, 0, 0xff, 0xff, 0},
-		dir:   dirIn, length: lenBytes7, conflict: conflictOwn, flags: cmdImmediate | cmdStandby, run: runPRReadKeys}},
-	{command: command{op: 0x5e, sa: 0x01, name: "PERSISTENT RESERVE IN, READ RESERVATION",
-		usage: []byte{0x5e, 0x01, 0, 0, 0, 0, 0, 0xff, 0xff, 0},
-		dir:   dirIn, length: lenBytes7, conflict: conflictOwn, flags: cmdImmediate | cmdStandby, run: runPRReadReservation}},
-	{command: command{op: 0x5e, sa: 0x02, name: "PERSISTENT RESERVE IN, REPORT CAPABILITIES",
-		usage: []byte{0x5e, 0x02, 0, 0, 0, 0, 0, 0xff, 0xff, 0},
-		dir:   dirIn, length: lenBytes7, conflict: conflictOwn, flags: cmdImmediate | cmdStandby, run: runPRReportCapabilities}},
-	{command: command{op: 0x5e, sa: 0x03, name: "PERSISTENT RESERVE IN, READ FULL STATUS",
-		usage: []byte{0x5e, 0x03, 0, 0, 0, 0, 0, 0xff, 0xff, 0},
-		dir:   dirIn, length: lenBytes7, conflict: conflictOwn, flags: cmdImmediate | cmdStandby, run: runPRReadFullStatus}},
-	{command: command{op: opPROut, sa: 0x00, name: "PERSISTENT RESERVE OUT, REGISTER",
-		usage: []byte{0x5f, 0x00, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0},
-		dir:   dirOut, length: lenPROut, conflict: conflictOwn, flags: cmdExclusive | cmdStandby, run: runPROut}},
-	{command: command{op: opPROut, sa: 0x01, name: "PERSISTENT RESERVE OUT, RESERVE",
-		usage: []byte{0x5f, 0x01, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0},
-		dir:   dirOut, length: lenPROut, conflict: conflictOwn, flags: cmdExclusive | cmdStandby, run: runPROut}},
-	{command: command{op: opPROut, sa: 0x02, name: "PERSISTENT RESERVE OUT, RELEASE",
-		usage: []byte{0x5f, 0x02, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0},
-		dir:   dirOut, length: lenPROut, conflict: conflictOwn, flags: cmdExclusive | cmdStandby, run: runPROut}},
-	{command: command{op: opPROut, sa: 0x03, name: "PERSISTENT RESERVE OUT, CLEAR",
-		usage: []byte{0x5f, 0x03, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0},
-		dir:   dirOut, length: lenPROut, conflict: conflictOwn, flags: cmdExclusive | cmdStandby, run: runPROut}},
-	{command: command{op: opPROut, sa: 0x04, name: "PERSISTENT RESERVE OUT, PREEMPT",
-		usage: []byte{0x5f, 0x04, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0},
-		dir:   dirOut, length: lenPROut, conflict: conflictOwn, flags: cmdExclusive | cmdStandby, run: runPROut}},
-	{command: command{op: opPROut, sa: 0x05, name: "PERSISTENT RESERVE OUT, PREEMPT AND ABORT",
-		usage: []byte{0x5f, 0x05, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0},
-		dir:   dirOut, length: lenPROut, conflict: conflictOwn, flags: cmdPreempt | cmdStandby, run: runPROut}},
-	{command: command{op: opPROut, sa: 0x06, name: "PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY",
-		usage: []byte{0x5f, 0x06, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0},
-		dir:   dirOut, length: lenPROut, conflict: conflictOwn, flags: cmdExclusive | cmdStandby, run: runPROut}},
-	{command: command{op: opPROut, sa: 0x07, name: "PERSISTENT RESERVE OUT, REGISTER AND MOVE",
-		usage: []byte{0x5f, 0x07, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0},
-		dir:   dirOut, length: lenPROut, conflict: conflictOwn, flags: cmdExclusive | cmdStandby, run: runPROut}},
-	{command: command{op: opPROut, sa: 0x08, name: "PERSISTENT RESERVE OUT, REPLACE LOST RESERVATION",
-		usage: []byte{0x5f, 0x08, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0},
-		dir:   dirOut, length: lenPROut, conflict: conflictOwn, flags: cmdExclusive | cmdStandby, run: runPROut}},
+	prIn(0x00, "READ KEYS", runPRReadKeys),
+	prIn(0x01, "READ RESERVATION", runPRReadReservation),
+	prIn(0x02, "REPORT CAPABILITIES", runPRReportCapabilities),
+	prIn(0x03, "READ FULL STATUS", runPRReadFullStatus),
+	prOut(0x00, "REGISTER", cmdExclusive),
+	prOut(0x01, "RESERVE", cmdExclusive),
+	prOut(0x02, "RELEASE", cmdExclusive),
+	prOut(0x03, "CLEAR", cmdExclusive),
+	prOut(0x04, "PREEMPT", cmdExclusive),
+	prOut(0x05, "PREEMPT AND ABORT", cmdPreempt),
+	prOut(0x06, "REGISTER AND IGNORE EXISTING KEY", cmdExclusive),
+	prOut(0x07, "REGISTER AND MOVE", cmdExclusive),
+	prOut(0x08, "REPLACE LOST RESERVATION", cmdExclusive),
 	{command: command{op: 0x83, sa: 0x00, name: "EXTENDED COPY(LID1)",
 		usage: []byte{0x83, 0x00, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0},
 		dir:   dirOut, length: lenCopyOut, conflict: conflictWrite, run: runExtendedCopy}},
@@ -308,6 +282,20 @@ var diskTable = prepared([]diskRow{
 		usage: []byte{0xb7, 0x1f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0},
 		dir:   dirIn, length: lenBytes6x4, conflict: conflictRead, flags: cmdMedium, run: runReadDefects12}},
 })
+
+// prIn is the row of a service action of PERSISTENT RESERVE IN (SPC-4 §6.15).
+func prIn(sa uint8, name string, run func(*Task)) diskRow {
+	return diskRow{command: command{op: 0x5e, sa: int16(sa), name: "PERSISTENT RESERVE IN, " + name,
+		usage: []byte{0x5e, sa, 0, 0, 0, 0, 0, 0xff, 0xff, 0},
+		dir:   dirIn, length: lenBytes7, conflict: conflictOwn, flags: cmdImmediate | cmdStandby, run: run}}
+}
+
+// prOut is the row of a service action of PERSISTENT RESERVE OUT (SPC-4 §6.16).
+func prOut(sa uint8, name string, excludes cmdFlags) diskRow {
+	return diskRow{command: command{op: opPROut, sa: int16(sa), name: "PERSISTENT RESERVE OUT, " + name,
+		usage: []byte{opPROut, sa, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0},
+		dir:   dirOut, length: lenPROut, conflict: conflictOwn, flags: excludes | cmdStandby, run: runPROut}}
+}
 
 // prepared works out of the rows what the checks need.
 func prepared(rows []diskRow) []diskRow {

@@ -300,7 +300,7 @@ func (a *adapter) reset(force bool) {
 	list := a.table.Load().list
 	a.resets = len(list)
 	for _, t := range list {
-		t.port.Reset(func(ok bool) { post(a.loop, func() { a.resetDone(ok) }) })
+		t.port.Reset(func(ok bool) { a.loop.Later(func() { a.resetDone(ok) }) })
 	}
 }
 
@@ -432,20 +432,6 @@ func (a *adapter) stuck() (n int64) {
 		n += t.port.Stats().Stuck
 	}
 	return n
-}
-
-// message runs a function on a loop: for the control path.
-type message struct {
-	node loop.Node
-	f    func()
-}
-
-func (m *message) Handle(*loop.Node) { m.f() }
-
-func post(l *loop.Loop, f func()) {
-	m := &message{f: f}
-	m.node.Init(m)
-	l.Post(&m.node)
 }
 
 // lines bounds the lines that a client can cause in the log.

@@ -276,6 +276,6 @@ func (a *adapter) absorb() {
 func (a *adapter) absorbed(t *target, r *srp.Request) {
 	t.q.Put(r)
 	if a.resets--; a.resets == 0 {
-		post(a.loop, a.settled)
+		a.loop.Later(a.settled)
 	}
 }

@@ -75,7 +75,7 @@ func (p *Port) Reset(done func(ok bool)) {
 		go done(true)
 		return
 	}
-	post(sh.loop, func() {
+	sh.loop.Later(func() {
 		sh.manage(scsi.NexusReset, scsi.LUN{}, 0, func(resp scsi.TMResponse) { go done(resp != scsi.TMFailed) })
 	})
 }
@@ -112,7 +112,7 @@ func (f *function) each(do func(i int, clear func()), then func()) {
 	left.Store(int32(len(f.shards)) + 1)
 	part := func() {
 		if left.Add(-1) == 0 {
-			post(f.home.loop, then)
+			f.home.loop.Later(then)
 		}
 	}
 	for i, sh := range f.shards {
@@ -120,7 +120,7 @@ func (f *function) each(do func(i int, clear func()), then func()) {
 			do(i, part)
 			continue
 		}
-		post(sh.loop, func() { do(i, part) })
+		sh.loop.Later(func() { do(i, part) })
 	}
 	if left.Add(-1) == 0 {
 		then()

@@ -8,20 +8,6 @@ import (
 	"github.com/vtgt/vtgt/internal/loop"
 )
 
-// message runs a function on a loop: for the control path.
-type message struct {
-	node loop.Node
-	f    func()
-}
-
-func (m *message) Handle(*loop.Node) { m.f() }
-
-func post(l *loop.Loop, f func()) {
-	m := &message{f: f}
-	m.node.Init(m)
-	l.Post(&m.node)
-}
-
 // stop waits until a queue has no requests left.
 type stop struct {
 	q     *Queue
@@ -112,7 +98,7 @@ func (p *Port) Drain(deadline time.Duration, done func(stuck int)) {
 // Resume starts all queues.
 func (p *Port) Resume() {
 	for _, q := range p.list() {
-		post(q.sh.loop, q.Start)
+		q.sh.loop.Later(q.Start)
 	}
 }
 
@@ -129,7 +115,7 @@ func (p *Port) each(f func(*Queue, time.Duration, func(int)), deadline time.Dura
 	}
 	for _, q := range p.list() {
 		left.Add(1)
-		post(q.sh.loop, func() { f(q, deadline, part) })
+		q.sh.loop.Later(func() { f(q, deadline, part) })
 	}
 	part(0)
 }

@@ -159,7 +159,7 @@ func (d *device) setTargets(ts []TargetPort) error {
 // tell has the guest hear of LUNs of t.
 func (d *device) tell(t *target, k scsi.EventKind, luns []scsi.Mapping) {
 	for _, m := range luns {
-		post(d.home, func() { d.events.add(t, scsi.Event{Kind: k, LUN: m.LUN}) })
+		d.home.Later(func() { d.events.add(t, scsi.Event{Kind: k, LUN: m.LUN}) })
 	}
 }
 
@@ -182,7 +182,7 @@ func (d *device) fail(err error) {
 	}
 	d.conf.Log.Error("vhost export failed", "export", d.conf.Name, "err", err)
 	for _, r := range rings {
-		post(r.loop, func() { r.fail(err) })
+		r.loop.Later(func() { r.fail(err) })
 	}
 	if d.conf.Failed != nil {
 		go d.conf.Failed(err)
@@ -295,7 +295,7 @@ func (d *device) each(f func(*ring), then func()) {
 	left.Store(1)
 	part := func() {
 		if left.Add(-1) == 0 {
-			post(d.home, then)
+			d.home.Later(then)
 		}
 	}
 	for _, r := range rings {
@@ -303,26 +303,12 @@ func (d *device) each(f func(*ring), then func()) {
 			continue
 		}
 		left.Add(1)
-		post(r.loop, func() {
+		r.loop.Later(func() {
 			f(r)
 			part()
 		})
 	}
 	part()
-}
-
-// message runs a function on a loop: for the control path.
-type message struct {
-	node loop.Node
-	f    func()
-}
-
-func (m *message) Handle(*loop.Node) { m.f() }
-
-func post(l *loop.Loop, f func()) {
-	m := &message{f: f}
-	m.node.Init(m)
-	l.Post(&m.node)
 }
 
 // lines bounds the lines that a guest can cause in the log.

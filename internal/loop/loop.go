@@ -21,7 +21,7 @@ const deferPasses = 8
 // trimEvery is the time between two looks at idle buffer memory.
 const trimEvery = time.Second
 
-// Loop is one event loop. Post, Do, Group, ID, AddLoad, Load and OnLoop may be
+// Loop is one event loop. Post, Do, Later, Group, ID, AddLoad, Load and OnLoop may be
 // called on any goroutine, everything else on the loop only.
 type Loop struct {
 	g  *Group
@@ -248,6 +248,22 @@ func (l *Loop) Do(f func()) bool {
 	default:
 		return false
 	}
+}
+
+// laterNode is a message of Later.
+type laterNode struct {
+	Node
+	f func()
+}
+
+func (n *laterNode) Handle(*Node) { n.f() }
+
+// Later runs f on the loop and does not wait for it; f never runs inside Later. On any
+// goroutine. For the control path: it allocates.
+func (l *Loop) Later(f func()) {
+	n := &laterNode{f: f}
+	n.Init(n)
+	l.Post(&n.Node)
 }
 
 // misused reports a bug of a caller.

@@ -258,6 +258,24 @@ func TestDeferIsBounded(t *testing.T) {
 	l.Do(func() { t.Logf("%d runs", count) })
 }
 
+func TestLater(t *testing.T) {
+	l := group(t, Config{Loops: 1}).Loops()[0]
+	done := make(chan int, 1)
+	n := 0
+	l.Later(func() {
+		l.Later(func() {
+			if !l.OnLoop() {
+				t.Error("not on the loop")
+			}
+			done <- n
+		})
+		n = 1 // before what it has posted runs
+	})
+	if within(t, done, "Later") != 1 {
+		t.Error("f ran inside Later")
+	}
+}
+
 func TestDo(t *testing.T) {
 	g := group(t, Config{Loops: 2})
 	l, o := g.Loops()[0], g.Loops()[1]

@@ -88,9 +88,7 @@ func TestStorm(t *testing.T) {
 		t.Errorf("%+v, %d pages are mapped", st, w.Mapped())
 	}
 	w.ok(c.Write(fePath+"/state", "1"))
-	d := w.Boot(guest)
-	d.Wait("0:0:0:0")
-	w.states("4", "4")
+	d := w.run()
 	ready(t, d.Ring())
 	d.Off()
 }
@@ -99,9 +97,7 @@ func TestStorm(t *testing.T) {
 func TestUnseen(t *testing.T) {
 	w := newWorld(t)
 	w.attach()
-	d := w.Boot(guest)
-	d.Wait("0:0:0:0")
-	w.states("4", "4")
+	d := w.run()
 	w.down()
 	if l, _ := os.ReadDir(w.dir); len(l) != 1 {
 		t.Errorf("%d journals", len(l))
@@ -133,9 +129,7 @@ func TestLeave(t *testing.T) {
 	w := newWorld(t)
 	w.attach()
 	for range 3 {
-		d := w.Boot(guest)
-		d.Wait("0:0:0:0")
-		w.states("4", "4")
+		d := w.run()
 		d.SetState(xentest.Closing)
 		w.states("6", "6")
 		if n := w.Mapped(); n != 0 {

@@ -112,6 +112,21 @@ func (w *world) attach() {
 	w.Attach(guest)
 }
 
+// run boots the guest and waits until it has found its disk.
+func (w *world) run() *xentest.Driver {
+	w.Helper()
+	d := w.Boot(guest)
+	w.connected(d)
+	return d
+}
+
+// connected waits until d serves its disk.
+func (w *world) connected(d *xentest.Driver) {
+	w.Helper()
+	d.Wait("0:0:0:0")
+	w.states("4", "4")
+}
+
 func (w *world) states(be, fe string) {
 	w.Helper()
 	w.States(guest, be, fe)
@@ -122,9 +137,7 @@ func (w *world) states(be, fe string) {
 func TestLife(t *testing.T) {
 	w := newWorld(t)
 	w.attach()
-	d := w.Boot(guest)
-	d.Wait("0:0:0:0")
-	w.states("4", "4")
+	d := w.run()
 	tempotest.Wait(t, "dev-0 connected", func() bool { v, _ := w.Store.Get(bePath + "/vscsi-devs/dev-0/state"); return v == "4" })
 	w.ok(w.tg.Map(3, w.unit2, scsi.MapOptions{}))
 	d.Wait("0:0:0:0", "0:0:0:3")
@@ -175,9 +188,7 @@ func TestLife(t *testing.T) {
 func TestRestart(t *testing.T) {
 	w := newWorld(t)
 	w.attach()
-	d := w.Boot(guest)
-	d.Wait("0:0:0:0")
-	w.states("4", "4")
+	d := w.run()
 	tempotest.Wait(t, "quiet", func() bool { v, _ := w.Store.Get(bePath + "/vscsi-devs/dev-0/state"); return v == "4" })
 	for round := range rounds(6) {
 		w.Store.Trace()
@@ -228,9 +239,7 @@ func TestDestroy(t *testing.T) {
 	w := newWorld(t)
 	for round := range 3 {
 		w.attach()
-		d := w.Boot(guest)
-		d.Wait("0:0:0:0")
-		w.states("4", "4")
+		d := w.run()
 		for i := range 8 {
 			d.Ring().Send(rw(d.Ring(), 0x2a, uint32(8*i), 4096, make([]byte, 4096)))
 		}
@@ -268,9 +277,7 @@ func TestLiars(t *testing.T) {
 		w.ok(c.Write(fePath+"/state", s))
 	}
 	w.ok(c.Write(fePath+"/state", "1"))
-	d := w.Boot(guest)
-	d.Wait("0:0:0:0")
-	w.states("4", "4")
+	d := w.run()
 	d.Off()
 }
 
@@ -319,13 +326,10 @@ func FuzzParse(f *testing.F) {
 func TestResume(t *testing.T) {
 	w := newWorld(t)
 	w.attach()
-	d := w.Boot(guest)
-	d.Wait("0:0:0:0")
-	w.states("4", "4")
+	d := w.run()
 	old := d.Ring()
 	d.NewRing()
-	d.Wait("0:0:0:0")
-	w.states("4", "4")
+	w.connected(d)
 	f := d.Ring()
 	if old.Port.Bound() || !f.Port.Bound() {
 		t.Error("the old ring is served still, or the new one is not")
@@ -342,16 +346,13 @@ func TestResume(t *testing.T) {
 func TestResumeUnseen(t *testing.T) {
 	w := newWorld(t)
 	w.attach()
-	d := w.Boot(guest)
-	d.Wait("0:0:0:0")
-	w.states("4", "4")
+	d := w.run()
 	old := d.Ring()
 	w.down()
 	d.NewRing()
 	old.Close()
 	w.up()
-	d.Wait("0:0:0:0")
-	w.states("4", "4")
+	w.connected(d)
 	ready(t, d.Ring())
 	d.Off()
 }

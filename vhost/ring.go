@@ -253,16 +253,13 @@ func (r *ring) pass() {
 
 // guard runs a step that touches guest memory.
 func (r *ring) guard(step func(*ring)) {
-	if err := gmem.Guard(r.d.space, step, r); err != nil {
+	err := gmem.Guard(r.d.space, step, r)
+	if err == nil && r.logUsed {
+		err = gmem.Guard(r.d.space, wroteUsed, r)
+	}
+	if err != nil {
 		r.dead = true
 		r.fail(err)
-		return
-	}
-	if r.logUsed {
-		if err := gmem.Guard(r.d.space, wroteUsed, r); err != nil {
-			r.dead = true
-			r.fail(err)
-		}
 	}
 }
 

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"syscall"
 	"time"
 
 	"github.com/vtgt/vtgt/ibmvio/wire"
 	"github.com/vtgt/vtgt/internal/sys"
+	"github.com/vtgt/vtgt/internal/unixsock"
 )
 
 // helloWait bounds how long a connection may say nothing, and maxFresh how many may.
@@ -34,26 +34,13 @@ func (e *Export) Serve(l *net.UnixListener) error {
 		e.mu.Unlock()
 		_ = l.SetDeadline(time.Time{}) // Close has set it
 	}()
-	for {
-		nc, err := l.AcceptUnix()
-		if err == nil {
-			e.accept(nc)
-			continue
-		}
-		e.mu.Lock()
-		closing := e.closing
-		e.mu.Unlock()
-		switch {
-		case closing:
-			return ErrExportClosed
-		case errors.Is(err, net.ErrClosed):
-			return nil
-		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ECONNABORTED):
-			time.Sleep(time.Second) // it stays in the backlog until there is a descriptor for it
-		default:
-			return err
-		}
+	err := unixsock.Accept(l, e.accept, nil)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing {
+		return ErrExportClosed
 	}
+	return err
 }
 
 // accept hears what nc has to say.

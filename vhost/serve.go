@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vtgt/vtgt/internal/sys"
+	"github.com/vtgt/vtgt/internal/unixsock"
 )
 
 // How long a front end waits, unanswered, for the one before it: goneWait for the news
@@ -44,36 +45,30 @@ func (e *Export) Serve(l *net.UnixListener) error {
 		_ = l.SetDeadline(time.Time{}) // Close has set it
 	}()
 	for {
-		nc, err := l.AcceptUnix()
-		if err == nil {
-			e.accept(nc)
-			continue
-		}
+		err := unixsock.Accept(l, e.accept, e.scarce)
 		e.mu.Lock()
 		closing := e.closing
 		e.mu.Unlock()
 		switch {
 		case closing:
 			return ErrClosed
-		case errors.Is(err, net.ErrClosed):
-			return nil
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			if h := e.halt.Load(); h != nil {
-				h.wait(e.quit)
-			}
-			e.mu.Lock()
-			if !e.closing && e.halt.Load() == nil {
-				_ = l.SetDeadline(time.Time{})
-			}
-			e.mu.Unlock()
-		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ECONNABORTED):
-			// It stays in the backlog until there is a descriptor for it.
-			e.log.line(lineRejected, slog.LevelError, "vhost-user: no descriptor for a front end", "export", e.conf.Name, "err", err)
-			time.Sleep(time.Second)
-		default:
+		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
 		}
+		if h := e.halt.Load(); h != nil {
+			h.wait(e.quit)
+		}
+		e.mu.Lock()
+		if !e.closing && e.halt.Load() == nil {
+			_ = l.SetDeadline(time.Time{})
+		}
+		e.mu.Unlock()
 	}
+}
+
+// scarce says that front ends wait for a descriptor.
+func (e *Export) scarce(err error) {
+	e.log.line(lineRejected, slog.LevelError, "vhost-user: no descriptor for a front end", "export", e.conf.Name, "err", err)
 }
 
 // accept begins to serve nc, or turns it away.

@@ -2,14 +2,13 @@ package iscsi
 
 import (
 	"log/slog"
-	"net"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vtgt/vtgt/backing"
+	"github.com/vtgt/vtgt/internal/leaktest"
 	"github.com/vtgt/vtgt/internal/loop"
 	"github.com/vtgt/vtgt/internal/slab"
 	"github.com/vtgt/vtgt/internal/tempotest"
@@ -36,7 +35,7 @@ type rig struct {
 	log    *strings.Builder
 	closed bool
 
-	fds, goroutines int
+	before leaktest.Mark
 }
 
 type rigOptions struct {
@@ -52,10 +51,7 @@ type rigOptions struct {
 func newRig(t testing.TB, o rigOptions) *rig {
 	t.Helper()
 	r := &rig{t: t}
-	if ln, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
-		ln.Close() // the poller of the runtime has descriptors of its own from now on
-	}
-	r.fds, r.goroutines = openFDs(t), runtime.NumGoroutine()
+	r.before = leaktest.Now(t)
 	if o.loops == 0 {
 		o.loops = 2
 	}
@@ -110,14 +106,6 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	return r
 }
 
-func openFDs(t testing.TB) int {
-	d, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(d)
-}
-
 // close ends everything and looks for leaks.
 func (r *rig) close() {
 	if r.closed {
@@ -146,14 +134,7 @@ func (r *rig) close() {
 		t.Errorf("%d misuses of loops", n)
 	}
 	r.group.Close()
-	var fds, gs int
-	if !tempotest.Settles(func() bool {
-		fds, gs = openFDs(t), runtime.NumGoroutine()
-		return fds <= r.fds && gs <= r.goroutines
-	}) {
-		buf := make([]byte, 64<<10)
-		t.Errorf("leak: %d descriptors (were %d), %d goroutines (were %d)\n%s", fds, r.fds, gs, r.goroutines, buf[:runtime.Stack(buf, true)])
-	}
+	r.before.Check(t)
 }
 
 func (r *rig) addr() string { return r.portal.Addr().String() }

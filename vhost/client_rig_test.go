@@ -4,14 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 	"time"
 
 	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/backing/backingtest"
+	"github.com/vtgt/vtgt/internal/leaktest"
 	"github.com/vtgt/vtgt/internal/loop"
 	"github.com/vtgt/vtgt/internal/slab"
 	"github.com/vtgt/vtgt/internal/tempotest"
@@ -65,7 +64,7 @@ type rig struct {
 	disks   map[int]*disk
 	exports []*export
 	loads   []*vhosttest.Load // to be stopped before memory goes
-	fds, gs int
+	before  leaktest.Mark
 }
 
 type disk struct {
@@ -97,10 +96,7 @@ func newRig(tb testing.TB, o rigOptions) *rig {
 		o.loops = 2
 	}
 	r := &rig{TB: tb, o: o, slabs: slab.New(0), disks: map[int]*disk{}}
-	r.fds, r.gs = countFDs(), runtime.NumGoroutine()
-	if _, fuzz := tb.(*testing.F); fuzz {
-		r.fds, r.gs = r.fds+16, r.gs+16 // the fuzzer's own
-	}
+	r.before = leaktest.Now(tb)
 	var err error
 	r.group, err = loop.NewGroup(loop.Config{Loops: o.loops, Slabs: r.slabs, Strict: true, Spin: o.spin, Recover: o.recover})
 	r.ok(err)
@@ -258,12 +254,7 @@ func (r *rig) close() {
 		r.Errorf("%d misuses of loops", n)
 	}
 	r.group.Close()
-	if tempotest.Settles(func() bool { return countFDs() <= r.fds && runtime.NumGoroutine() <= r.gs }) {
-		return
-	}
-	buf := make([]byte, 64<<10)
-	r.Errorf("leak: %d descriptors (were %d), %d goroutines (were %d)\n%s", countFDs(), r.fds,
-		runtime.NumGoroutine(), r.gs, buf[:runtime.Stack(buf, true)])
+	r.before.Check(r)
 }
 
 func (r *rig) await(what string, f func(time.Duration, func(int))) {
@@ -278,17 +269,6 @@ func (r *rig) await(what string, f func(time.Duration, func(int))) {
 	case <-time.After(2 * patience):
 		r.Fatalf("%s has no end", what)
 	}
-}
-
-// countFDs counts this process's descriptors, with those of the runtime's poller, which
-// are made when the first file needs it.
-func countFDs() int {
-	if r, w, err := os.Pipe(); err == nil {
-		r.Close()
-		w.Close()
-	}
-	d, _ := os.ReadDir("/proc/self/fd")
-	return len(d)
 }
 
 // eventually waits until f is true.

@@ -6,12 +6,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/vtgt/vtgt/backing"
+	"github.com/vtgt/vtgt/internal/leaktest"
 	"github.com/vtgt/vtgt/internal/loop"
 	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/scsi"
@@ -60,27 +60,14 @@ func guestMaps() (n int) {
 	return n
 }
 
-func left3() (gs, fds, maps int) {
-	es, _ := os.ReadDir("/proc/self/fd")
-	return runtime.NumGoroutine(), len(es), guestMaps()
-}
-
 func newHouse(tb testing.TB) *house {
 	tb.Helper()
-	if r, w, err := os.Pipe(); err == nil { // the runtime makes its poller once
-		r.Close()
-		w.Close()
-	}
-	g0, f0, m0 := left3()
+	before, maps := leaktest.Now(tb), guestMaps()
 	h := &house{TB: tb}
 	tb.Cleanup(func() {
-		if _, ok := tb.(*testing.F); ok {
-			g0++ // fuzzing listens for signals
-		}
-		var g, f, m int
-		if !tempotest.Settles(func() bool { g, f, m = left3(); return g <= g0 && f <= f0 && m <= m0 }) {
-			buf := make([]byte, 1<<20)
-			tb.Errorf("left %d goroutines, %d descriptors, %d mappings\n%s", g-g0, f-f0, m-m0, buf[:runtime.Stack(buf, true)])
+		before.Check(tb)
+		if !tempotest.Settles(func() bool { return guestMaps() <= maps }) {
+			tb.Errorf("%d mappings left, had %d", guestMaps(), maps)
 		}
 	})
 	var err error

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vtgt/vtgt/internal/leaktest"
 	"github.com/vtgt/vtgt/internal/sys"
 	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/vhost/proto"
@@ -116,7 +117,7 @@ func FuzzMessages(f *testing.F) {
 	h := newHouse(f)
 	h.plain = true
 	x := h.export("fuzzed", within(100*time.Millisecond))
-	_, fds0, maps0 := left3()
+	fds0, maps0 := leaktest.FDs(f), guestMaps()
 	f.Fuzz(func(t *testing.T, in []byte) { x.play(t, in, fds0, maps0) })
 }
 
@@ -170,7 +171,7 @@ func (x *flat) play(t *testing.T, in []byte, fds0, maps0 int) {
 	r.close()
 	var fds, maps int
 	if !tempotest.Settles(func() bool {
-		_, fds, maps = left3()
+		fds, maps = leaktest.FDs(t), guestMaps()
 		st := x.Status()
 		return st.Connected.IsZero() && st.Queues == 0 && fds <= fds0 && maps <= maps0
 	}) {

@@ -1,12 +1,11 @@
 package srptest
 
 import (
-	"os"
-	"runtime"
 	"testing"
 	"time"
 
 	"github.com/vtgt/vtgt/backing"
+	"github.com/vtgt/vtgt/internal/leaktest"
 	"github.com/vtgt/vtgt/internal/loop"
 	"github.com/vtgt/vtgt/internal/slab"
 	"github.com/vtgt/vtgt/internal/tempotest"
@@ -32,7 +31,7 @@ type rig struct {
 	link   Link
 	tag    uint64
 
-	fds, gs int
+	before leaktest.Mark
 }
 
 type rigOptions struct {
@@ -43,7 +42,7 @@ type rigOptions struct {
 func newRig(tb testing.TB, c *Config, o rigOptions) *rig {
 	tb.Helper()
 	r := &rig{TB: tb, c: c, slabs: slab.New(0), tag: 0x100}
-	r.fds, r.gs = countFDs(), runtime.NumGoroutine()
+	r.before = leaktest.Now(tb)
 	var err error
 	if r.group, err = loop.NewGroup(loop.Config{Loops: 2, Slabs: r.slabs, Strict: true}); err != nil {
 		tb.Fatal(err)
@@ -96,17 +95,6 @@ func (r *rig) connect() {
 	r.Fatal("TEST UNIT READY fails")
 }
 
-// countFDs counts this process's descriptors, with those of the runtime's poller,
-// which are made when the first file needs it.
-func countFDs() int {
-	if r, w, err := os.Pipe(); err == nil {
-		r.Close()
-		w.Close()
-	}
-	d, _ := os.ReadDir("/proc/self/fd")
-	return len(d)
-}
-
 // settle lets two rounds go by: counters are published at the end of one.
 func (r *rig) settle() {
 	for range 2 {
@@ -135,12 +123,7 @@ func (r *rig) close() {
 		r.Errorf("%d misuses of loops", n)
 	}
 	r.group.Close()
-	if tempotest.Settles(func() bool { return countFDs() <= r.fds && runtime.NumGoroutine() <= r.gs }) {
-		return
-	}
-	buf := make([]byte, 64<<10)
-	r.Errorf("leak: %d descriptors (were %d), %d goroutines (were %d)\n%s", countFDs(), r.fds,
-		runtime.NumGoroutine(), r.gs, buf[:runtime.Stack(buf, true)])
+	r.before.Check(r)
 }
 
 // await waits for the end of a closing and wants nothing stuck.

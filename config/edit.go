@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -74,6 +75,13 @@ func EditConfig(file string, text []byte, ops ...Op) ([]byte, *Config, error) {
 // has left.
 func edit(file string, text []byte, ops []Op) (*document, error) {
 	d, err := parseDocument(file, text)
+	if err == nil && together(ops) {
+		if n := d.editTogether(ops); n != nil {
+			d, ops = n, nil
+		} else {
+			d, err = parseDocument(file, text) // its tree was changed
+		}
+	}
 	for i := range ops {
 		if err != nil {
 			return nil, err
@@ -84,6 +92,38 @@ func edit(file string, text []byte, ops []Op) (*document, error) {
 		d.cfg, err = d.dec.config(d.doc)
 	}
 	return d, err
+}
+
+// together tells whether ops may be tried as one change of the text: several, all of
+// which add disks or targets. What others cut out may be what the next one stands by.
+func together(ops []Op) bool {
+	for i := range ops {
+		if ops[i].Action != Add || ops[i].Kind != "disk" && ops[i].Kind != "target" {
+			return false
+		}
+	}
+	return len(ops) > 1
+}
+
+// editTogether makes all changes by one splice, with one parse as the proof: at 1,000
+// targets a parse is 14 ms. It gives nil where that does not do, be it that an op is
+// wrong or that two of them touch the same place; d is of no use then.
+func (d *document) editTogether(ops []Op) *document {
+	all := &splice{}
+	d.gather = all
+	for i := range ops {
+		if _, err := editOne(d, &ops[i]); err != nil {
+			return nil
+		}
+	}
+	d.gather = nil
+	slices.SortStableFunc(all.cuts, func(a, b cut) int { return cmp.Compare(a.from, b.from) })
+	for i := 1; i < len(all.cuts); i++ {
+		if all.cuts[i].from <= all.cuts[i-1].to {
+			return nil
+		}
+	}
+	return d.proved(all.apply(d.text))
 }
 
 func editOne(d *document, o *Op) (*document, error) {
@@ -379,13 +419,20 @@ type document struct {
 
 	// next is what a change has left, where finish had to parse that anyway.
 	next *document
+	// gather takes splices that are to be made together; nil: each by itself.
+	gather *splice
 }
+
+// errApart is a change that cannot be made together with others.
+var errApart = errors.New("no splice for this change")
 
 // then is the document after a change that gave text.
 func (d *document) then(text []byte, err error) (*document, error) {
 	switch {
 	case err != nil:
 		return nil, err
+	case d.gather != nil:
+		return d, nil
 	case d.next != nil:
 		return d.next, nil
 	}
@@ -436,20 +483,36 @@ func sameTree(a, b *yaml.Node) bool {
 	return true
 }
 
+// proved is text's document where it parses to the very nodes of d's changed tree, else
+// nil.
+func (d *document) proved(text []byte) *document {
+	x, doc := parseTree(d.file, text)
+	if doc == nil || len(x.errs) > 0 || !sameTree(doc, d.doc) {
+		return nil
+	}
+	n := newDocument(d.file, text, doc)
+	if n != nil {
+		n.dec = x // edit asks it what the last text says
+	}
+	return n
+}
+
 // finish checks that the text with the splice in it means what the changed tree
 // means. Where it does not (a layout that the splices do not know) the tree is
 // written anew: comments and order survive that too, blank lines do not.
 func (d *document) finish(s *splice) ([]byte, error) {
+	if d.gather != nil {
+		if s == nil {
+			return nil, errApart
+		}
+		d.gather.cuts = append(d.gather.cuts, s.cuts...)
+		return d.text, nil
+	}
 	if s != nil {
-		// The rule: the text parses to the very nodes of the changed tree, and its
-		// parse serves the next change.
+		// The rule; the parse serves the next change.
 		text := s.apply(d.text)
-		x, doc := parseTree(d.file, text)
-		if doc != nil && len(x.errs) == 0 && sameTree(doc, d.doc) {
-			if d.next = newDocument(d.file, text, doc); d.next != nil {
-				d.next.dec = x // edit asks it what the last text says
-				return text, nil
-			}
+		if d.next = d.proved(text); d.next != nil {
+			return text, nil
 		}
 	}
 	want := &decoder{src: &source{file: d.file, pos: map[string]Pos{}}}

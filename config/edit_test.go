@@ -220,6 +220,55 @@ func BenchmarkEdit(b *testing.B) {
 	}
 }
 
+// Several objects at once leave the text that one after another leaves, whether they
+// go in by one splice or not.
+func TestEditTogether(t *testing.T) {
+	disk := func(name string) Op { return Op{Add, "disk", name, 0, map[string]any{"store": "mem:", "size": "1MiB"}} }
+	target := func(name string) Op {
+		return Op{Add, "target", name, 0, map[string]any{"luns": []any{map[string]any{"lun": 0, "disk": name}}, "iscsi": map[string]any{"iqn": "iqn.2026-11.org.vtgt:" + name}}}
+	}
+	for _, text := range []string{
+		string(many(3)), editBase, "version: 1\n", "version: 1\ndisks: []\ntargets: # none\n",
+		"version: 1\ndisks: [{name: a, store: \"null:\", size: 1MiB}]\ntargets: []\n",
+		"version: 1\ndisks:\n  - {name: a, store: \"null:\", size: 1MiB} # last\n  # end\ntargets:\n- name: b",
+	} {
+		for _, ops := range [][]Op{
+			{disk("x"), target("x")}, {target("x"), disk("x")}, {disk("x"), disk("y")}, {disk("x"), disk("x")},
+			{disk("x"), target("x"), disk("y"), target("y")},
+		} {
+			want, werr := []byte(text), error(nil)
+			for i := range ops {
+				if want, werr = Edit("f", want, ops[i]); werr != nil {
+					break
+				}
+			}
+			got, err := Edit("f", []byte(text), ops...)
+			if (err == nil) != (werr == nil) || err == nil && string(got) != string(want) || err != nil && err.Error() != werr.Error() {
+				t.Errorf("%v in\n%s\ntogether: %v\n%s\none after another: %v\n%s", ops, text, err, got, werr, want)
+			}
+		}
+	}
+	d, err := parseDocument("f", many(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.editTogether([]Op{disk("x"), target("x")}) == nil {
+		t.Error("a disk and a target do not go in by one splice")
+	}
+}
+
+func BenchmarkEditConfig(b *testing.B) {
+	text := many(1000)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := EditConfig("f", text,
+			Op{Add, "disk", "one-more", 0, map[string]any{"store": "mem:", "size": "1MiB"}},
+			Op{Add, "target", "one-more", 0, map[string]any{"luns": []any{map[string]any{"lun": 0, "disk": "one-more"}}, "iscsi": map[string]any{"iqn": "iqn.2026-11.org.vtgt:more"}}}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // Whatever the text is: an edit that succeeds means what it was to mean, and
 // comments are not lost with what is added or changed.
 func FuzzEdit(f *testing.F) {

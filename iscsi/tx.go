@@ -43,6 +43,7 @@ type sender struct {
 	hdr     int  // start of the header that is being made
 	dcrc    uint32
 
+	pace     pace
 	deferred loop.Node // flush at the end of the round
 	statSN   uint32
 }
@@ -104,6 +105,9 @@ func (c *conn) flush() {
 	c.published.set(&c.traffic)
 	if c.dead {
 		return
+	}
+	if c.pace.waits(c.traffic.commands, c.requests) && !c.blocked {
+		c.sh.l.Expect()
 	}
 	if c.ending && c.s0 == c.s1 && c.first == nil {
 		c.drop()

@@ -15,9 +15,10 @@ type Config struct {
 	// Spin is the longest time that a loop looks for work before it sleeps; 0
 	// means 20 us, negative never. It is an upper bound: a loop spins only
 	// while that has lately paid, and no loop does when GOMAXPROCS <= 2. It is
-	// for what shows in memory, rings and messages: a loop that sockets alone
-	// keep busy sleeps at once, because each look at them is a system call and
-	// clients over TCP answer later than a wake-up takes.
+	// for what shows in memory, rings and messages. A loop that sockets alone
+	// keep busy sleeps at once, because each look at them is a system call, unless
+	// it was told that a peer is about to ask again (Loop.Expect): then it looks
+	// for five times as long, which is what a client over TCP takes.
 	Spin time.Duration
 	// Workers bounds the goroutines for blocking calls; 0 means 64.
 	Workers int

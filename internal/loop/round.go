@@ -120,8 +120,23 @@ func (l *Loop) wait() {
 		return
 	}
 	l.g.spin.refresh(start)
-	if l.spin.now > 0 && (len(l.hot) > 0 || l.called) && l.trySpin(start, end) {
-		return
+	expected := l.expected
+	l.expected = false
+	if l.spin.now > 0 && (len(l.hot) > 0 || l.called) {
+		if found, _ := l.trySpin(start, end, l.spin.now); found {
+			return
+		}
+	}
+	if expected && l.asks.score > 0 {
+		found, tried := l.trySpin(start, end, l.asks.max)
+		switch {
+		case found:
+			l.asks.hit()
+			return
+		case tried:
+			l.asks.miss()
+		}
+		expected = false
 	}
 	if len(l.hot) > 0 && l.arm() {
 		return
@@ -146,7 +161,11 @@ func (l *Loop) wait() {
 	l.called = l.asleep.Load() == 0
 	l.asleep.Store(0)
 	if l.spin.max > 0 {
-		l.spin.slept(l.g.Now() - start)
+		d := l.g.Now() - start
+		l.spin.slept(d)
+		if expected {
+			l.asks.slept(d)
+		}
 	}
 }
 
@@ -201,23 +220,27 @@ func (l *Loop) linger() bool {
 // spinLooks is how often a spinning loop looks into memory between two system calls.
 const spinLooks = 64
 
-// trySpin looks for work without sleeping; true when it found some.
-func (l *Loop) trySpin(start, end int64) bool {
+// trySpin looks for work for at most ns without sleeping. tried is false where too many
+// others spin.
+func (l *Loop) trySpin(start, end, ns int64) (found, tried bool) {
 	k := &l.g.spin
 	if !k.acquire() {
-		return false
+		return false, false
 	}
 	l.stats.Spins++
-	until := start + l.spin.now
+	until := start + ns
 	if end >= 0 {
 		until = min(until, end)
 	}
 	calls := k.calls.Load()
-	found := false
+	looks := spinLooks
+	if len(l.hot) == 0 {
+		looks = 1
+	}
 	for !found && k.calls.Load() == calls {
 		// A look into memory costs 10 to 20 ns, epoll and the clock 250: with rings
 		// to look into, these are asked after a microsecond of that.
-		for range spinLooks {
+		for range looks {
 			if l.pending() || len(l.hot) > 0 && l.glance() {
 				found = true
 				break
@@ -238,7 +261,7 @@ func (l *Loop) trySpin(start, end int64) bool {
 	if found {
 		l.stats.SpinHits++
 	}
-	return found
+	return found, true
 }
 
 // broken ends the process: a loop without its epoll serves nobody, and only a

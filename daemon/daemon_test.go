@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vtgt/vtgt/backing"
+	"github.com/vtgt/vtgt/internal/hosttest"
 	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/iscsi/iscsitest"
 )
@@ -232,15 +233,11 @@ func TestNothingHalfStarted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer busy.Close()
-	fine, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	fine.Close()
+	fine := hosttest.Port(t).String()
 	made := filepath.Join(w.dir, "made.img")
 	body := strings.Replace(w.one(), "disks:\n", fmt.Sprintf("disks:\n- {name: made, store: %q, create: true, size: 1MiB}\n- {name: gone, store: %q}\n- {name: short, store: %q, size: 1MiB}\n- {name: odd, store: %q, blockSize: 4096}\n",
 		"file:"+made, "file:"+w.dir+"/gone.img", "file:"+w.dir+"/short.img", "file:"+w.dir+"/odd.img"), 1)
-	es := w.refused(w.config(body, busy.Addr().String(), fine.Addr().String()))
+	es := w.refused(w.config(body, busy.Addr().String(), fine))
 	for _, want := range []struct {
 		code Code
 		text []string
@@ -264,7 +261,7 @@ func TestNothingHalfStarted(t *testing.T) {
 		t.Errorf("a file was made although nothing is served: %v", err)
 	}
 	// All that could be opened was let go of.
-	w.start(w.config(w.one(), fine.Addr().String()))
+	w.start(w.config(w.one(), fine))
 }
 
 func TestApply(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/vtgt/vtgt/api"
+	"github.com/vtgt/vtgt/internal/hosttest"
 	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/iscsi/iscsitest"
 )
@@ -77,12 +78,7 @@ func newWorld(t *testing.T) *world {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	w := &world{t: t, dir: dir, conf: filepath.Join(dir, "vtgt.yaml"), socket: filepath.Join(dir, "api.sock")}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.portal = ln.Addr().String()
-	ln.Close()
+	w.portal = hosttest.Port(t).String()
 	w.file("a.img", 64<<20)
 	w.write(w.text("disks:\n  - {name: a, store: \"file:" + dir + "/a.img\"}\ntargets:\n  - name: t\n    luns: [{lun: 0, disk: a}]\n    iscsi: {iqn: \"" + testIQN + "\"}\n"))
 	return w

@@ -19,6 +19,7 @@ import (
 
 	"github.com/vtgt/vtgt/api"
 	"github.com/vtgt/vtgt/internal/handover/handovertest"
+	"github.com/vtgt/vtgt/internal/hosttest"
 )
 
 // host is vtgt on this host, in a folder of its own.
@@ -55,7 +56,7 @@ func newHostOf(t *testing.T, bin string) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &host{t: t, bin: bin, dir: dir, conf: filepath.Join(dir, "vtgt.yaml"), socket: filepath.Join(dir, "s"), port: freePort(t)}
+	h := &host{t: t, bin: bin, dir: dir, conf: filepath.Join(dir, "vtgt.yaml"), socket: filepath.Join(dir, "s"), port: int(hosttest.Port(t).Port())}
 	t.Cleanup(func() {
 		h.kill()
 		if t.Failed() {

@@ -3,7 +3,6 @@ package guesttest
 import (
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -90,17 +89,6 @@ func random(t *testing.T) (*rand.Rand, uint64) {
 	}
 	t.Logf("VTGT_SEED=%d", seed)
 	return rand.New(rand.NewPCG(seed, 0)), seed
-}
-
-// freePort is a TCP port of 127.0.0.1 that nobody listens on right now.
-func freePort(t *testing.T) int {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
 }
 
 // patience bounds every wait, for what hangs: a guest of TCG on a busy machine may take

@@ -16,6 +16,7 @@ import (
 	"github.com/vtgt/vtgt/internal/guest/agent"
 	"github.com/vtgt/vtgt/internal/guest/ledger"
 	"github.com/vtgt/vtgt/internal/guest/powerdisk"
+	"github.com/vtgt/vtgt/internal/hosttest"
 )
 
 // Paths in the guest.
@@ -123,7 +124,7 @@ func (s *station) addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
 // boot starts the guest with the disks as they are.
 func (s *station) boot() {
 	s.t.Helper()
-	s.port = freePort(s.t)
+	s.port = int(hosttest.Port(s.t).Port())
 	vm, err := guest.Boot(guest.Options{
 		Image: s.im, Initramfs: s.initrd, Dir: s.dir, Net: true, Forward: map[int]int{s.port: 3260}, MemMB: 320, CPUs: 2,
 		Args: s.args,

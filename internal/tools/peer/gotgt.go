@@ -49,15 +49,16 @@ func BuildGotgt(ctx context.Context, dir string) (string, error) {
 
 // Gotgt starts the program that BuildGotgt made, over image files.
 func Gotgt(program, dir string, disks []Disk) (*Server, error) {
-	addr, err := freeAddr()
+	s := &Server{Name: "gotgt", Version: "gotgt " + gotgtVersion, env: []string{"HOME=" + dir}}
+	defer s.unlessStarted()
+	var err error
+	if s.addr, err = s.reserve(); err != nil {
+		return nil, err
+	}
+	control, err := s.reserve()
 	if err != nil {
 		return nil, err
 	}
-	control, err := freeAddr()
-	if err != nil {
-		return nil, err
-	}
-	s := &Server{Name: "gotgt", Version: "gotgt " + gotgtVersion, addr: addr, env: []string{"HOME=" + dir}}
 	type object = map[string]any
 	var stores []object
 	targets := object{}
@@ -66,7 +67,7 @@ func Gotgt(program, dir string, disks []Disk) (*Server, error) {
 			"thinProvisioning": d.Thin, "blockShift": bits.Len(uint(d.BlockSize)) - 1})
 		targets[iqn+d.Name] = object{"tpgts": object{"1": []int{0}}, "luns": object{"0": 1000 + i}}
 	}
-	text, err := json.Marshal(object{"storages": stores, "iscsiportals": []object{{"id": 0, "portal": addr}}, "iscsitargets": targets})
+	text, err := json.Marshal(object{"storages": stores, "iscsiportals": []object{{"id": 0, "portal": s.addr}}, "iscsitargets": targets})
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +78,7 @@ func Gotgt(program, dir string, disks []Disk) (*Server, error) {
 	if err := os.WriteFile(filepath.Join(conf, "config.json"), text, 0o644); err != nil {
 		return nil, err
 	}
-	_, port, _ := cutAddr(addr)
+	_, port, _ := cutAddr(s.addr)
 	s.stop = func() { s.cmd.Process.Signal(syscall.SIGKILL) } // nothing is to be saved
 	err = s.start(dir, program, "daemon", "--host", "tcp://"+control, "--log", "error", "--port", strconv.Itoa(port))
 	if err != nil {

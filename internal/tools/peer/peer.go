@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/vtgt/vtgt/internal/hosttest"
 )
 
 // ErrMissing says that a peer's program is not installed.
@@ -59,6 +61,8 @@ type Server struct {
 	cmd  *exec.Cmd
 	exit chan struct{} // closed when the process has ended
 	stop func()        // asks it to end
+
+	release []func() // of the ports that are its own
 }
 
 // startLimit and endLimit are for what hangs: on a busy machine a start has been seen
@@ -140,6 +144,7 @@ func (s *Server) start(dir, program string, args ...string) error {
 	s.exit = make(chan struct{})
 	go func() {
 		s.cmd.Wait()
+		s.free()
 		close(s.exit)
 	}()
 	for end := time.Now().Add(startLimit); ; {
@@ -161,14 +166,29 @@ func (s *Server) start(dir, program string, args ...string) error {
 	}
 }
 
-// freeAddr picks a port that nobody listens on just now.
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// reserve gives the server a port of its own until it has ended.
+func (s *Server) reserve() (addr string, err error) {
+	port, release, err := hosttest.Reserve()
 	if err != nil {
 		return "", err
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	s.release = append(s.release, release)
+	return port.String(), nil
+}
+
+// unlessStarted lets go of the ports of a server that did not get so far.
+func (s *Server) unlessStarted() {
+	if s.exit == nil {
+		s.free()
+	}
+}
+
+// free lets go of what reserve took.
+func (s *Server) free() {
+	for _, f := range s.release {
+		f()
+	}
+	s.release = nil
 }
 
 // find looks a program up, also where only root's PATH looks.
@@ -193,7 +213,7 @@ func version(program string, args ...string) string {
 	return l
 }
 
-// cutAddr divides what freeAddr gives.
+// cutAddr divides what reserve gives.
 func cutAddr(addr string) (host string, port int, err error) {
 	host, p, err := net.SplitHostPort(addr)
 	if err != nil {

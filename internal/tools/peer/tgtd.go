@@ -22,14 +22,14 @@ func Tgtd(dir string, disks []Disk) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	addr, err := freeAddr()
-	if err != nil {
-		return nil, err
-	}
 	// The control channel is a UNIX socket under /run named by a number that must be
 	// ours alone; a process id is.
 	control := strconv.Itoa(os.Getpid())
-	s := &Server{Name: "tgtd", Version: "tgtd " + version(daemon, "--version"), addr: addr, lun: 1}
+	s := &Server{Name: "tgtd", Version: "tgtd " + version(daemon, "--version"), lun: 1}
+	defer s.unlessStarted()
+	if s.addr, err = s.reserve(); err != nil {
+		return nil, err
+	}
 	adm := func(args ...string) error {
 		// tgtadm waits for ever for a tgtd that ended while it asked.
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -55,7 +55,7 @@ func Tgtd(dir string, disks []Disk) (*Server, error) {
 			s.cmd.Process.Kill()
 		}
 	}
-	if err := s.start(dir, daemon, "-f", "-C", control, "--iscsi", "portal="+addr); err != nil {
+	if err := s.start(dir, daemon, "-f", "-C", control, "--iscsi", "portal="+s.addr); err != nil {
 		return nil, err
 	}
 	go func() { // it leaves its control socket behind

@@ -20,16 +20,17 @@ func Vtgt(binary, dir string, disks []Disk, env ...string) (*Server, error) {
 	if _, err := os.Stat(binary); err != nil {
 		return nil, fmt.Errorf("%w: run make build", err)
 	}
-	addr, err := freeAddr()
-	if err != nil {
-		return nil, err
-	}
 	// The socket's path must fit sockaddr_un: not below a deep dir.
 	sockDir, err := os.MkdirTemp("", "vtgt-")
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Name: "vtgt", Version: version(binary, "--version"), addr: addr, sock: sockDir, env: env, Socket: filepath.Join(sockDir, "s")}
+	s := &Server{Name: "vtgt", Version: version(binary, "--version"), sock: sockDir, env: env, Socket: filepath.Join(sockDir, "s")}
+	defer s.unlessStarted()
+	if s.addr, err = s.reserve(); err != nil {
+		os.RemoveAll(sockDir)
+		return nil, err
+	}
 	conf := filepath.Join(dir, "vtgt.yaml")
 	if err := os.WriteFile(conf, []byte(vtgtConfig(s, filepath.Join(dir, "state"), disks)), 0o600); err != nil {
 		os.RemoveAll(sockDir)

@@ -83,8 +83,9 @@ func TestResetEndsWaitingWrites(t *testing.T) {
 		}
 		wantGood(t, b, k)
 	}
-	if n := r.slabs.Used(); n != 0 {
-		t.Errorf("%d bytes of slabs are held", n)
+	// An answer may be here before its buffers are back.
+	if !tempotest.Settles(func() bool { return r.slabs.Used() == 0 }) {
+		t.Errorf("%d bytes of slabs are held", r.slabs.Used())
 	}
 }
 

@@ -94,6 +94,7 @@ func TestSlowStoreUsesWorkers(t *testing.T) {
 		}
 		return done
 	}
+	s.writeInline = inlinePlain // whatever the file system of the test's folder is
 	s.watch.slowUntil.Store(s.now() + int64(24*time.Hour))
 	if inline() {
 		t.Error("a write ended inline while calls were slow")

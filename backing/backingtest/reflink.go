@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/vtgt/vtgt/internal/sys"
 )
 
 // Reflink is a folder on a file system of its own whose files can share blocks (xfs in
@@ -80,4 +82,24 @@ func Reflink(t testing.TB, size int64) (dir string, moved func() int64) {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
+}
+
+// Shares tells whether files in dir can share blocks.
+func Shares(t testing.TB, dir string) bool {
+	t.Helper()
+	const n = 64 << 10 // a whole number of any file system's blocks
+	var fs [2]*os.File
+	for i := range fs {
+		f, err := os.CreateTemp(dir, "shares-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.Remove(f.Name())
+		defer f.Close()
+		if _, err := f.Write(make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+		fs[i] = f
+	}
+	return sys.CloneRange(int(fs[0].Fd()), 0, int(fs[1].Fd()), 0, n) == nil
 }

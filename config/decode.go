@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"sync"
 	"time"
 
 	"errors"
@@ -23,10 +24,25 @@ const maxFile = 16 << 20
 // maxErrors is how many errors are reported at once.
 const maxErrors = 50
 
-// source remembers where each value of a Config stands.
+// source tells where each value of a Config stands. Hardly anybody asks, so the text is
+// read for it when somebody does.
 type source struct {
 	file string
+	text []byte
+	once sync.Once
 	pos  map[string]Pos
+}
+
+// places are those of all values by their paths.
+func (s *source) places() map[string]Pos {
+	s.once.Do(func() {
+		d, doc := parseTree(s.file, s.text, false)
+		if doc != nil {
+			d.root(Default(), top(doc))
+		}
+		s.pos = d.pos
+	})
+	return s.pos
 }
 
 // Load reads, decodes and validates the file at path.
@@ -80,25 +96,36 @@ func Parse(file string, text []byte) (*Config, error) {
 // decoder walks a YAML tree. It keeps going after an error, so that several are
 // reported at once.
 type decoder struct {
-	src  *source
-	errs Errors
+	file string
+	pos  map[string]Pos // where values stand, by their paths
+	// quick leaves out what only errors need: paths are empty, and pos stays so. At
+	// 1,000 disks and targets that is half of the work.
+	quick bool
+	errs  Errors
 }
 
+func newDecoder(file string) *decoder { return &decoder{file: file, pos: map[string]Pos{}} }
+
 func decode(file string, text []byte) (*Config, error) {
-	d, doc := parseTree(file, text)
+	d, doc := parseTree(file, text, false)
 	if doc == nil {
 		return nil, d.errs
 	}
-	return d.config(doc)
+	return d.config(text, doc)
 }
 
-// parseTree parses the only document of text. The decoder has the errors, with which
-// the document may be nil.
-func parseTree(file string, text []byte) (*decoder, *yaml.Node) {
-	d := &decoder{src: &source{file: file, pos: map[string]Pos{}}}
+// parseTree parses the only document of text; without comments they may be missing in it.
+// The decoder has the errors, with which the document may be nil.
+func parseTree(file string, text []byte, comments bool) (*decoder, *yaml.Node) {
+	d := newDecoder(file)
 	if len(text) > maxFile {
 		d.add(Pos{1, 1}, "", "the configuration is larger than 16MiB", "name the right file")
 		return d, nil
+	}
+	if !comments {
+		if doc := parsePlain(text); doc != nil {
+			return d, doc
+		}
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var doc yaml.Node
@@ -120,20 +147,25 @@ func parseTree(file string, text []byte) (*decoder, *yaml.Node) {
 	return d, &doc
 }
 
-// config is what a document says, unless there were errors before.
-func (d *decoder) config(root *yaml.Node) (*Config, error) {
-	c := Default()
-	c.src = d.src
+// config is what a document, text's, says, unless there were errors before.
+func (d *decoder) config(text []byte, doc *yaml.Node) (*Config, error) {
 	if len(d.errs) == 0 {
-		if root.Kind == yaml.DocumentNode && len(root.Content) == 1 {
-			root = root.Content[0]
+		c, q := Default(), &decoder{file: d.file, quick: true}
+		if q.root(c, top(doc)); len(q.errs) == 0 {
+			c.src = &source{file: d.file, text: text}
+			return c, nil
 		}
-		d.root(c, root)
+		d.root(Default(), top(doc)) // for the errors
 	}
-	if len(d.errs) > 0 {
-		return nil, d.sorted()
+	return nil, d.sorted()
+}
+
+// top is what a document holds.
+func top(doc *yaml.Node) *yaml.Node {
+	if doc.Kind == yaml.DocumentNode && len(doc.Content) == 1 {
+		return doc.Content[0]
 	}
-	return c, nil
+	return doc
 }
 
 // safeDecode turns a panic of the YAML parser into an error: its input comes
@@ -180,7 +212,7 @@ func sortErrors(es Errors) {
 }
 
 func (d *decoder) add(p Pos, path, msg, hint string) {
-	d.errs = append(d.errs, &Error{File: d.src.file, Pos: p, Path: path, Msg: msg, Hint: hint})
+	d.errs = append(d.errs, &Error{File: d.file, Pos: p, Path: path, Msg: msg, Hint: hint})
 }
 
 // setter decodes one value.
@@ -253,7 +285,7 @@ func clip(s string) string {
 
 // mapping decodes n's keys by fs. It reports whether n is a mapping at all.
 func (d *decoder) mapping(n *yaml.Node, path string, fs fields) bool {
-	d.src.pos[path] = nodePos(n)
+	d.at(n, path)
 	if !d.plain(n, path) {
 		return false
 	}
@@ -264,7 +296,7 @@ func (d *decoder) mapping(n *yaml.Node, path string, fs fields) bool {
 		d.add(nodePos(n), path, fmt.Sprintf("%s must be a mapping (key: value), not %s", label(path), describe(n)), "its keys are "+strings.Join(fs.names(), ", "))
 		return false
 	}
-	seen := make(map[string]int, len(n.Content)/2)
+	seen := earlier{n: n}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
 		if k.Kind != yaml.ScalarNode || k.ShortTag() != "!!str" {
@@ -277,26 +309,62 @@ func (d *decoder) mapping(n *yaml.Node, path string, fs fields) bool {
 			continue
 		}
 		key := k.Value
-		if first, dup := seen[key]; dup {
-			d.add(nodePos(k), join(path, key), fmt.Sprintf("key %q stands twice here, first in line %d", key, first), "keep one of them")
+		if first := seen.key(i); first > 0 {
+			d.add(nodePos(k), d.join(path, key), fmt.Sprintf("key %q stands twice here, first in line %d", key, first), "keep one of them")
 			continue
 		}
-		seen[key] = k.Line
 		set, known := fs[key]
 		switch {
 		case !known:
-			d.add(nodePos(k), join(path, key), fmt.Sprintf("unknown key %q in %s", clip(key), label(path)), fs.suggest(key))
+			d.add(nodePos(k), d.join(path, key), fmt.Sprintf("unknown key %q in %s", clip(key), label(path)), fs.suggest(key))
 		default:
-			p := join(path, key)
-			d.src.pos[p] = nodePos(v)
+			p := d.join(path, key)
+			d.at(v, p)
 			set(v, p)
 		}
 	}
 	return true
 }
 
-func join(path, key string) string {
-	if path == "" {
+// earlier finds keys that stand twice in a mapping.
+type earlier struct {
+	n     *yaml.Node
+	lines map[string]int // where there are many
+}
+
+// key gives the line of an earlier key that is called as key i, 0 where there is none.
+func (e *earlier) key(i int) int {
+	key := e.n.Content[i].Value
+	if len(e.n.Content) <= 40 {
+		for j := 0; j < i; j += 2 {
+			if k := e.n.Content[j]; k.Value == key && k.Kind == yaml.ScalarNode && k.ShortTag() == "!!str" {
+				return nodePos(k).Line
+			}
+		}
+		return 0
+	}
+	if e.lines == nil {
+		e.lines = make(map[string]int, len(e.n.Content)/2)
+	}
+	line := e.lines[key]
+	if line == 0 {
+		e.lines[key] = nodePos(e.n.Content[i]).Line
+	}
+	return line
+}
+
+// at notes where a value stands.
+func (d *decoder) at(n *yaml.Node, path string) {
+	if !d.quick {
+		d.pos[path] = nodePos(n)
+	}
+}
+
+func (d *decoder) join(path, key string) string {
+	switch {
+	case d.quick:
+		return ""
+	case path == "":
 		return key
 	}
 	return path + "." + key
@@ -362,8 +430,11 @@ func (d *decoder) list(n *yaml.Node, path string, item setter) {
 		return
 	}
 	for i, e := range n.Content {
-		p := path + "[" + strconv.Itoa(i) + "]"
-		d.src.pos[p] = nodePos(e)
+		p := ""
+		if !d.quick {
+			p = at(path, i)
+		}
+		d.at(e, p)
 		item(e, p)
 	}
 }
@@ -383,11 +454,11 @@ func (d *decoder) scalar(n *yaml.Node, path, want, hint string, tags ...string) 
 func (d *decoder) str(to *string) setter {
 	return func(n *yaml.Node, path string) {
 		hint := "write text after the colon"
-		if n.Kind == yaml.ScalarNode && n.ShortTag() != "!!null" {
+		if n.Kind == yaml.ScalarNode && n.ShortTag() != "!!null" && n.ShortTag() != "!!str" {
 			hint = "put it in quotes: \"" + clip(n.Value) + "\""
 		}
 		if d.scalar(n, path, "text", hint, "!!str") {
-			*to = n.Value
+			*to = strings.Clone(n.Value) // the tree's words are all of one string
 		}
 	}
 }
@@ -402,6 +473,10 @@ func (d *decoder) bool(to *bool) setter {
 
 func (d *decoder) integer(to func(int64), lo, hi int64) setter {
 	return func(n *yaml.Node, path string) {
+		if v, ok := decimal(n.Value); ok && v >= lo && v <= hi && n.Kind == yaml.ScalarNode && n.Anchor == "" && n.ShortTag() == "!!int" {
+			to(v)
+			return
+		}
 		hint := fmt.Sprintf("write a number from %d to %d", lo, hi)
 		if !d.scalar(n, path, "a whole number", hint, "!!int") {
 			return
@@ -413,6 +488,21 @@ func (d *decoder) integer(to func(int64), lo, hi int64) setter {
 		}
 		to(v)
 	}
+}
+
+// decimal reads a whole number of at most 18 digits that no rule of YAML makes another
+// one.
+func decimal(s string) (v int64, ok bool) {
+	if s == "" || len(s) > 18 || s[0] == '0' && len(s) > 1 {
+		return 0, false
+	}
+	for i := range len(s) {
+		if !isDigit(s[i]) {
+			return 0, false
+		}
+		v = v*10 + int64(s[i]-'0')
+	}
+	return v, true
 }
 
 func (d *decoder) int(to *int, lo, hi int64) setter {

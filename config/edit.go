@@ -72,14 +72,22 @@ func EditConfig(file string, text []byte, ops ...Op) ([]byte, *Config, error) {
 }
 
 // edit makes the changes one after another, each on the document that the one before
-// has left.
+// has left. Only where a tree has to be written out are its comments needed.
 func edit(file string, text []byte, ops []Op) (*document, error) {
-	d, err := parseDocument(file, text)
+	d, err := editBy(false, file, text, ops)
+	if errors.Is(err, errComments) {
+		d, err = editBy(true, file, text, ops)
+	}
+	return d, err
+}
+
+func editBy(comments bool, file string, text []byte, ops []Op) (*document, error) {
+	d, err := parseDocument(file, text, comments)
 	if err == nil && together(ops) {
 		if n := d.editTogether(ops); n != nil {
 			d, ops = n, nil
 		} else {
-			d, err = parseDocument(file, text) // its tree was changed
+			d, err = parseDocument(file, text, comments) // its tree was changed
 		}
 	}
 	for i := range ops {
@@ -89,7 +97,7 @@ func edit(file string, text []byte, ops []Op) (*document, error) {
 		d, err = editOne(d, &ops[i])
 	}
 	if err == nil && d.dec != nil {
-		d.cfg, err = d.dec.config(d.doc)
+		d.cfg, err = d.dec.config(d.text, d.doc)
 	}
 	return d, err
 }
@@ -106,7 +114,7 @@ func together(ops []Op) bool {
 }
 
 // editTogether makes all changes by one splice, with one parse as the proof: at 1,000
-// targets a parse is 14 ms. It gives nil where that does not do, be it that an op is
+// targets a parse by the YAML library is 14 ms. It gives nil where that does not do, be it that an op is
 // wrong or that two of them touch the same place; d is of no use then.
 func (d *document) editTogether(ops []Op) *document {
 	all := &splice{}
@@ -414,8 +422,10 @@ type document struct {
 	doc   *yaml.Node // the document
 	root  *yaml.Node // its mapping
 	lines []int      // offset of each line
-	dec   *decoder   // parsed it and has not decoded it yet; nil: it is known to decode
-	cfg   *Config    // what it says, nil: not known
+	// comments are in the tree; else they may be missing.
+	comments bool
+	dec      *decoder // parsed it and has not decoded it yet; nil: it is known to decode
+	cfg      *Config  // what it says, nil: not known
 
 	// next is what a change has left, where finish had to parse that anyway.
 	next *document
@@ -436,30 +446,34 @@ func (d *document) then(text []byte, err error) (*document, error) {
 	case d.next != nil:
 		return d.next, nil
 	}
-	return parseDocument(d.file, text)
+	return parseDocument(d.file, text, d.comments)
 }
 
-func parseDocument(file string, text []byte) (*document, error) {
-	doc := &yaml.Node{}
-	if err := safeDecode(yaml.NewDecoder(bytes.NewReader(text)), doc); err != nil {
+// errComments is a change that needs the comments of a tree that has none.
+var errComments = errors.New("the comments are not known")
+
+func parseDocument(file string, text []byte, comments bool) (*document, error) {
+	// What follows the document is what the change is refused for, not this.
+	_, doc := parseTree(file, text, comments)
+	if doc == nil {
 		_, err := decode(file, text)
 		if err == nil {
 			err = Errors{{File: file, Pos: Pos{1, 1}, Msg: "the configuration cannot be read"}}
 		}
 		return nil, err
 	}
-	if d := newDocument(file, text, doc); d != nil {
+	if d := newDocument(file, text, doc, comments); d != nil {
 		return d, nil
 	}
 	return nil, Errors{{File: file, Pos: Pos{1, 1}, Msg: "the configuration is not a mapping", Hint: "begin with \"version: 1\""}}
 }
 
 // newDocument is text's document, nil where that is no mapping.
-func newDocument(file string, text []byte, doc *yaml.Node) *document {
+func newDocument(file string, text []byte, doc *yaml.Node, comments bool) *document {
 	if doc.Kind != yaml.DocumentNode || len(doc.Content) != 1 || !isMapping(doc.Content[0]) {
 		return nil
 	}
-	d := &document{file: file, text: text, doc: doc, root: doc.Content[0], lines: []int{0}}
+	d := &document{file: file, text: text, comments: comments, doc: doc, root: doc.Content[0], lines: []int{0}}
 	for i, c := range text {
 		if c == '\n' {
 			d.lines = append(d.lines, i+1)
@@ -486,11 +500,11 @@ func sameTree(a, b *yaml.Node) bool {
 // proved is text's document where it parses to the very nodes of d's changed tree, else
 // nil.
 func (d *document) proved(text []byte) *document {
-	x, doc := parseTree(d.file, text)
+	x, doc := parseTree(d.file, text, d.comments)
 	if doc == nil || len(x.errs) > 0 || !sameTree(doc, d.doc) {
 		return nil
 	}
-	n := newDocument(d.file, text, doc)
+	n := newDocument(d.file, text, doc, d.comments)
 	if n != nil {
 		n.dec = x // edit asks it what the last text says
 	}
@@ -515,7 +529,7 @@ func (d *document) finish(s *splice) ([]byte, error) {
 			return text, nil
 		}
 	}
-	want := &decoder{src: &source{file: d.file, pos: map[string]Pos{}}}
+	want := newDecoder(d.file)
 	c := Default()
 	want.root(c, d.root)
 	if s != nil {
@@ -533,6 +547,9 @@ func (d *document) finish(s *splice) ([]byte, error) {
 	}
 	if len(want.errs) > 0 {
 		return nil, want.sorted()
+	}
+	if !d.comments {
+		return nil, errComments
 	}
 	var b bytes.Buffer
 	e := yaml.NewEncoder(&b)

@@ -248,7 +248,7 @@ func TestEditTogether(t *testing.T) {
 			}
 		}
 	}
-	d, err := parseDocument("f", many(3))
+	d, err := parseDocument("f", many(3), false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"fmt"
+	"slices"
 	"strconv"
 
 	"go.yaml.in/yaml/v3"
@@ -15,19 +16,29 @@ const maxLUN = 1<<14 - 1
 // root states the keys of the file.
 func (d *decoder) root(c *Config, n *yaml.Node) {
 	version := -1
+	var stated *yaml.Node
 	ok := d.mapping(n, "", fields{
-		"version": d.int(&version, 0, 1<<31-1),
+		"version": func(n *yaml.Node, p string) {
+			stated = n
+			d.int(&version, 0, 1<<31-1)(n, p)
+		},
 		"disks": func(n *yaml.Node, p string) {
+			var k Disk
+			fs := d.disk(&k)
+			c.Disks = slices.Grow(c.Disks, len(n.Content))
 			d.list(n, p, func(n *yaml.Node, p string) {
-				k := DefaultDisk()
-				d.disk(&k, n, p)
+				k = DefaultDisk()
+				d.mapping(n, p, fs)
 				c.Disks = append(c.Disks, k)
 			})
 		},
 		"targets": func(n *yaml.Node, p string) {
+			var t Target
+			fs := d.target(&t)
+			c.Targets = slices.Grow(c.Targets, len(n.Content))
 			d.list(n, p, func(n *yaml.Node, p string) {
-				var t Target
-				d.target(&t, n, p)
+				t = Target{}
+				d.mapping(n, p, fs)
 				c.Targets = append(c.Targets, t)
 			})
 		},
@@ -64,16 +75,17 @@ func (d *decoder) root(c *Config, n *yaml.Node) {
 	if !ok {
 		return
 	}
-	switch p, stated := d.src.pos["version"]; {
-	case !stated:
+	switch {
+	case stated == nil:
 		d.add(nodePos(n), "version", "the key \"version\" is missing", "begin the file with \"version: 1\"")
 	case version >= 0 && version != Version:
-		d.add(p, "version", fmt.Sprintf("version %d is not known to this vtgt", version), "write version: 1, or use a vtgt that knows it")
+		d.add(nodePos(stated), "version", fmt.Sprintf("version %d is not known to this vtgt", version), "write version: 1, or use a vtgt that knows it")
 	}
 }
 
-func (d *decoder) disk(k *Disk, n *yaml.Node, p string) {
-	d.mapping(n, p, fields{
+// disk are the keys of a disk. They serve one after another.
+func (d *decoder) disk(k *Disk) fields {
+	return fields{
 		"name":              d.str(&k.Name),
 		"store":             d.str(&k.Store),
 		"size":              d.size(&k.Size),
@@ -95,25 +107,33 @@ func (d *decoder) disk(k *Disk, n *yaml.Node, p string) {
 		"sanitizeSpeed":     d.size(&k.SanitizeSpeed),
 		"atomicLog":         d.size(&k.AtomicLog),
 		"keyFile":           d.str(&k.KeyFile),
-	})
+	}
 }
 
-func (d *decoder) target(t *Target, n *yaml.Node, p string) {
-	d.mapping(n, p, fields{
+// target are the keys of a target. They serve one after another.
+func (d *decoder) target(t *Target) fields {
+	var l LUN
+	stated := false // l's number
+	number := d.integer(func(v int64) { l.LUN = uint16(v) }, 0, maxLUN)
+	lun := fields{
+		"lun": func(n *yaml.Node, p string) {
+			stated = true
+			number(n, p)
+		},
+		"disk":       d.str(&l.Disk),
+		"readOnly":   d.bool(&l.ReadOnly),
+		"initiators": d.words(&l.Initiators, "pattern"),
+		"address":    d.address(&l.Address),
+	}
+	var x TargetISCSI
+	iscsi := d.targetISCSI(&x)
+	return fields{
 		"name": d.str(&t.Name),
 		"luns": func(n *yaml.Node, p string) {
+			t.LUNs = slices.Grow(t.LUNs, len(n.Content))
 			d.list(n, p, func(n *yaml.Node, p string) {
-				l, stated := LUN{}, false
-				ok := d.mapping(n, p, fields{
-					"lun": func(n *yaml.Node, p string) {
-						stated = true
-						d.integer(func(v int64) { l.LUN = uint16(v) }, 0, maxLUN)(n, p)
-					},
-					"disk":       d.str(&l.Disk),
-					"readOnly":   d.bool(&l.ReadOnly),
-					"initiators": d.words(&l.Initiators, "pattern"),
-					"address":    d.address(&l.Address),
-				})
+				l, stated = LUN{}, false
+				ok := d.mapping(n, p, lun)
 				if ok && !stated {
 					d.add(nodePos(n), p+".lun", p+" has no key \"lun\"", "give it a number, such as {lun: 0, disk: NAME}")
 				}
@@ -121,8 +141,10 @@ func (d *decoder) target(t *Target, n *yaml.Node, p string) {
 			})
 		},
 		"iscsi": func(n *yaml.Node, p string) {
-			t.ISCSI = &TargetISCSI{}
-			d.mapping(n, p, d.targetISCSI(t.ISCSI))
+			x = TargetISCSI{}
+			d.mapping(n, p, iscsi)
+			is := x
+			t.ISCSI = &is
 		},
 		"vhost": func(n *yaml.Node, p string) {
 			t.VHost = &TargetVHost{}
@@ -137,7 +159,7 @@ func (d *decoder) target(t *Target, n *yaml.Node, p string) {
 			t.Xen = &TargetXen{}
 			d.mapping(n, p, d.targetXen(t.Xen))
 		},
-	})
+	}
 }
 
 // only accepts a key at the one value that this version serves.

@@ -50,7 +50,7 @@ func (c *Config) pos(path string) Pos {
 		return Pos{}
 	}
 	for p := path; p != ""; {
-		if at, ok := c.src.pos[p]; ok {
+		if at, ok := c.src.places()[p]; ok {
 			return at
 		}
 		i := strings.LastIndexAny(p, ".[")
@@ -397,7 +397,7 @@ func (v *validator) targets() {
 }
 
 func (v *validator) stated(path string) bool {
-	_, ok := v.c.src.pos[path]
+	_, ok := v.c.src.places()[path]
 	return ok
 }
 

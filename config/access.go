@@ -156,15 +156,18 @@ func (d *decoder) targetISCSI(t *TargetISCSI) fields {
 	}
 }
 
-// access checks what says who may use target t, at path p.
-func (v *validator) access(t *Target, p string) {
-	x, who := t.ISCSI, fmt.Sprintf("target %q: ", t.Name)
+// access checks what says who may use target t by iSCSI.
+func (v *validator) access(t *Target, o object) {
+	x := t.ISCSI
+	if len(x.CHAP) == 0 && x.Initiators == "" && x.Addresses == "" && x.Redirect.Address == "" && x.PRIdentity == "" && x.MaxConnections == 0 {
+		return // nothing is said
+	}
+	p, who := o.key("iscsi"), fmt.Sprintf("target %q: ", t.Name)
 	v.chap(who, p+".chap", x.CHAP)
 	v.patterns(who, p+".initiators", x.Initiators)
 	for i, a := range x.Addresses.Words() {
-		ap := v.element(p+".addresses", i)
 		if _, err := ParseAddress(a); err != nil {
-			v.add(ap, err.Error(), "%s%q is neither an address nor a network", who, clip(a))
+			v.add(v.element(p+".addresses", i), err.Error(), "%s%q is neither an address nor a network", who, clip(a))
 		}
 	}
 	if a := x.Redirect.Address; a != "" {
@@ -229,17 +232,16 @@ func ParseAddress(s string) (netip.Prefix, error) {
 // patterns checks patterns of initiator names.
 func (v *validator) patterns(who, path string, l List) {
 	for i, w := range l.Words() {
-		p := v.element(path, i)
 		low := strings.ToLower(w)
 		switch {
 		case w == "" || len(w) > maxISCSIName:
-			v.add(p, "write an initiator's name, such as iqn.1993-08.org.debian:01:*; * stands for any characters, ? for one", "%sa pattern has %d bytes, allowed are 1 to %d", who, len(w), maxISCSIName)
+			v.add(v.element(path, i), "write an initiator's name, such as iqn.1993-08.org.debian:01:*; * stands for any characters, ? for one", "%sa pattern has %d bytes, allowed are 1 to %d", who, len(w), maxISCSIName)
 		case low != w:
-			v.add(p, "write "+low, "%s%q has capital letters, which iSCSI names have not", who, clip(w))
+			v.add(v.element(path, i), "write "+low, "%s%q has capital letters, which iSCSI names have not", who, clip(w))
 		case strings.ContainsFunc(w, func(r rune) bool {
 			return r <= ' ' || r == ',' || r == 0x7f || r == 0xfffd
 		}):
-			v.add(p, "write each pattern as an element of its own, without blanks and commas", "%s%q cannot be the pattern of a name", who, clip(w))
+			v.add(v.element(path, i), "write each pattern as an element of its own, without blanks and commas", "%s%q cannot be the pattern of a name", who, clip(w))
 		}
 	}
 }

@@ -7,12 +7,22 @@ import (
 )
 
 var (
-	plainName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
-	iqnName   = regexp.MustCompile(`^iqn\.[0-9]{4}-(0[1-9]|1[0-2])\.[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[a-z0-9.:-]+)?$`)
-	euiName   = regexp.MustCompile(`^eui\.[0-9A-Fa-f]{16}$`)
-	naaName   = regexp.MustCompile(`^naa\.([0-9A-Fa-f]{16}|[0-9A-Fa-f]{32})$`)
-	hex16     = regexp.MustCompile(`^[0-9a-fA-F]{16}$`)
+	iqnName = regexp.MustCompile(`^iqn\.[0-9]{4}-(0[1-9]|1[0-2])\.[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[a-z0-9.:-]+)?$`)
+	euiName = regexp.MustCompile(`^eui\.[0-9A-Fa-f]{16}$`)
+	naaName = regexp.MustCompile(`^naa\.([0-9A-Fa-f]{16}|[0-9A-Fa-f]{32})$`)
+	hex16   = regexp.MustCompile(`^[0-9a-fA-F]{16}$`)
 )
+
+// isPlainName tells whether s may be an object's name.
+func isPlainName(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if c == '_' && i == 0 || !isLetter(c) && !isDigit(c) && (i == 0 || c != '.' && c != '-') {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 63
+}
 
 // maxISCSIName is the longest iSCSI name, bytes (RFC 7143 §4.2.7.1).
 const maxISCSIName = 223

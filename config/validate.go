@@ -108,87 +108,103 @@ func (v *validator) first(path string) string {
 
 func at(list string, i int) string { return list + "[" + strconv.Itoa(i) + "]" }
 
-// name checks an object's name and that it is the only one.
-func (v *validator) name(kind, path, name string, seen map[string]string) {
+// object is an element of a list of the file. Only errors ask for paths.
+type object struct {
+	list string
+	i    int
+}
+
+func (o object) path() string          { return at(o.list, o.i) }
+func (o object) key(key string) string { return o.path() + "." + key }
+
+// other is the path of a key of another element of the list.
+func (o object) other(i int, key string) string { return object{o.list, i}.key(key) }
+
+// name checks an object's name and that it is the only one; seen are earlier ones.
+func (v *validator) name(kind string, o object, name string, seen map[string]int) {
 	switch {
 	case name == "":
-		v.add(path+".name", "add name: and a short word", "this %s has no name", kind)
+		v.add(o.key("name"), "add name: and a short word", "this %s has no name", kind)
 		return
-	case !plainName.MatchString(name):
-		v.add(path+".name", "use letters, digits, '.', '_' and '-', at most 63, beginning with a letter or digit", "%q cannot be the name of a %s", clip(name), kind)
+	case !isPlainName(name):
+		v.add(o.key("name"), "use letters, digits, '.', '_' and '-', at most 63, beginning with a letter or digit", "%q cannot be the name of a %s", clip(name), kind)
 		return
 	}
 	if other, dup := seen[name]; dup {
-		v.add(path+".name", "give each "+kind+" its own name", "the name %q is used by two %ss, first in %s", name, kind, v.first(other))
+		v.add(o.key("name"), "give each "+kind+" its own name", "the name %q is used by two %ss, first in %s", name, kind, v.first(o.other(other, "name")))
 		return
 	}
-	seen[name] = path + ".name"
+	seen[name] = o.i
 }
 
 func (v *validator) disks() {
-	names, paths := map[string]string{}, map[string]string{}
-	serials, naas := map[string]string{}, map[string]string{}
-	files := map[string][]string{} // of reservations
+	n := len(v.c.Disks)
+	names, paths := make(map[string]int, n), make(map[string]int, n)
+	serials, naas := map[string]int{}, map[string]int{}
+	files := map[string][]int{} // of reservations
 	for i := range v.c.Disks {
-		d, p := &v.c.Disks[i], at("disks", i)
+		d, p := &v.c.Disks[i], object{"disks", i}
 		v.name("disk", p, d.Name, names)
 		v.store(d, p)
 		v.geometry(d, p)
 		v.migratable(d, p)
 		if path := d.Path(); path != "" {
 			if other, dup := paths[path]; dup {
-				v.add(p+".store", "map one disk into both targets instead", "disk %q has the same file as another disk: %s, first in %s", d.Name, path, v.first(other))
+				v.add(p.key("store"), "map one disk into both targets instead", "disk %q has the same file as another disk: %s, first in %s", d.Name, path, v.first(p.other(other, "store")))
 			} else {
-				paths[path] = p + ".store"
+				paths[path] = i
 			}
 		}
 		switch d.Cache {
 		case Writeback, Writethrough, Direct:
 		default:
-			v.add(p+".cache", "write writeback, writethrough or direct", "disk %q: %q is not a cache mode", d.Name, clip(string(d.Cache)))
+			v.add(p.key("cache"), "write writeback, writethrough or direct", "disk %q: %q is not a cache mode", d.Name, clip(string(d.Cache)))
 		}
 		switch d.OnError {
 		case Report, Stop, StopNoSpace:
 		default:
-			v.add(p+".onError", "write report, stop or enospc-stop", "disk %q: %q is not an error policy", d.Name, clip(string(d.OnError)))
+			v.add(p.key("onError"), "write report, stop or enospc-stop", "disk %q: %q is not an error policy", d.Name, clip(string(d.OnError)))
 		}
 		v.identity(d, p, serials, naas)
 		if r := d.Reservations; r != "" {
 			switch {
 			case !filepath.IsAbs(r):
-				v.add(p+".reservations", "write it from the root on", "disk %q: the path %q is relative", d.Name, clip(r))
+				v.add(p.key("reservations"), "write it from the root on", "disk %q: the path %q is relative", d.Name, clip(r))
 			case strings.ContainsRune(r, 0):
-				v.add(p+".reservations", "write the path of a file", "disk %q: the path holds a zero byte", d.Name)
+				v.add(p.key("reservations"), "write the path of a file", "disk %q: the path holds a zero byte", d.Name)
 			default:
-				files[filepath.Clean(r)] = append(files[filepath.Clean(r)], p+".reservations")
+				files[filepath.Clean(r)] = append(files[filepath.Clean(r)], i)
 			}
 		}
 	}
 	for i := range v.c.Disks {
-		p := at("disks", i) + ".reservations"
+		p := object{"disks", i}
+		if v.c.Disks[i].Reservations == "" {
+			continue
+		}
 		path := filepath.Clean(v.c.Disks[i].Reservations)
 		if other, dup := paths[path]; dup {
-			v.add(p, "name a file of its own", "disk %q: %s is the store of a disk, see %s", v.c.Disks[i].Name, path, v.first(other))
+			v.add(p.key("reservations"), "name a file of its own", "disk %q: %s is the store of a disk, see %s", v.c.Disks[i].Name, path, v.first(p.other(other, "store")))
 		}
-		if all := files[path]; len(all) > 1 && all[0] != p {
-			v.add(p, "name a file of its own", "disk %q: %s is that of another disk, first in %s", v.c.Disks[i].Name, path, v.first(all[0]))
+		if all := files[path]; len(all) > 1 && all[0] != i {
+			v.add(p.key("reservations"), "name a file of its own", "disk %q: %s is that of another disk, first in %s", v.c.Disks[i].Name, path, v.first(p.other(all[0], "reservations")))
 		}
 	}
 }
 
 // migratable checks that two hosts can serve disk d by turns.
-func (v *validator) migratable(d *Disk, p string) {
+func (v *validator) migratable(d *Disk, p object) {
 	if !d.Migratable {
 		return
 	}
 	bad := func(hint, why string) {
-		v.add(p+".migratable", hint, "disk %q: a migratable disk %s", d.Name, why)
+		v.add(p.key("migratable"), hint, "disk %q: a migratable disk %s", d.Name, why)
 	}
 	scheme, _ := SplitStore(d.Store)
 	switch {
 	case scheme != "file" && scheme != "block":
 		bad("use file: or block:, on storage that both hosts have", "cannot have a "+scheme+": store")
-	case d.AtomicLog != 0 && v.stated(p+".atomicLog"):
+	case d.AtomicLog != 0 && v.stated(p.key("atomicLog")):
 		bad("leave one of the two out", "cannot have an atomicLog:, which is one host's")
 	case d.Serial == "":
 		bad("add serial: with the same text on both hosts", "needs a serial: number, so that the guest sees the same disk")
@@ -208,7 +224,7 @@ func (c *Config) Migratable(t *Target) bool {
 }
 
 // moves checks the target of migratable disks.
-func (v *validator) moves(t *Target, p string) {
+func (v *validator) moves(t *Target, p object) {
 	var yes, no string
 	for _, l := range t.LUNs {
 		switch d := v.disk[l.Disk]; {
@@ -222,176 +238,186 @@ func (v *validator) moves(t *Target, p string) {
 	switch {
 	case yes == "":
 	case no != "":
-		v.add(p+".luns", "make all of them migratable, or none", "target %q: disk %q is migratable, disk %q is not: the virtual machine cannot take it along", t.Name, yes, no)
+		v.add(p.key("luns"), "make all of them migratable, or none", "target %q: disk %q is migratable, disk %q is not: the virtual machine cannot take it along", t.Name, yes, no)
 	case t.ISCSI != nil || t.VIO != nil || t.Xen != nil || t.VHost == nil:
-		v.add(p, "give the target vhost: and nothing else", "target %q: disk %q is migratable, which goes by vhost: alone", t.Name, yes)
+		v.add(p.path(), "give the target vhost: and nothing else", "target %q: disk %q is migratable, which goes by vhost: alone", t.Name, yes)
 	case t.VHost.Initiator == "":
-		v.add(p+".vhost.initiator", "write the same UUID on both hosts (uuidgen makes one)", "target %q: its disks are migratable, so reservations need an initiator: that both hosts know", t.Name)
+		v.add(p.key("vhost.initiator"), "write the same UUID on both hosts (uuidgen makes one)", "target %q: its disks are migratable, so reservations need an initiator: that both hosts know", t.Name)
 	}
 }
 
-func (v *validator) store(d *Disk, p string) {
+func (v *validator) store(d *Disk, p object) {
 	scheme, rest := SplitStore(d.Store)
-	p += ".store"
 	const forms = "write file:/PATH, encrypted:/PATH, block:/dev/NAME, mem: or null:"
 	switch scheme {
 	case "file", "block", "encrypted":
 		switch {
 		case rest == "":
-			v.add(p, forms, "disk %q: the store %q names no path", d.Name, d.Store)
+			v.add(p.key("store"), forms, "disk %q: the store %q names no path", d.Name, d.Store)
 		case !filepath.IsAbs(rest):
-			v.add(p, "write it from the root on, because the daemon and the commands run in different folders: "+scheme+":/…/"+clip(strings.TrimPrefix(rest, "./")), "disk %q: the path %q is relative", d.Name, clip(rest))
+			v.add(p.key("store"), "write it from the root on, because the daemon and the commands run in different folders: "+scheme+":/…/"+clip(strings.TrimPrefix(rest, "./")), "disk %q: the path %q is relative", d.Name, clip(rest))
 		case strings.ContainsRune(rest, 0):
-			v.add(p, forms, "disk %q: the path holds a zero byte", d.Name)
+			v.add(p.key("store"), forms, "disk %q: the path holds a zero byte", d.Name)
 		}
 	case "mem", "null":
 		if rest != "" {
-			v.add(p, "write "+scheme+": alone and the size as size:", "disk %q: nothing may follow %s:", d.Name, scheme)
+			v.add(p.key("store"), "write "+scheme+": alone and the size as size:", "disk %q: nothing may follow %s:", d.Name, scheme)
 		}
 		if d.Size == 0 {
-			v.add(p, "add size:, such as 1GiB", "disk %q: a %s: store needs a size", d.Name, scheme)
+			v.add(p.key("store"), "add size:, such as 1GiB", "disk %q: a %s: store needs a size", d.Name, scheme)
 		}
 	case "nbd", "rbd", "qcow2", "luks":
-		v.add(p, forms, "disk %q: %s: stores are not in this version of vtgt", d.Name, scheme)
+		v.add(p.key("store"), forms, "disk %q: %s: stores are not in this version of vtgt", d.Name, scheme)
 	case "":
 		switch {
 		case d.Store == "":
-			v.add(p, forms, "disk %q has no store", d.Name)
+			v.add(p.key("store"), forms, "disk %q has no store", d.Name)
 		case filepath.IsAbs(d.Store):
-			v.add(p, "write file:"+d.Store, "disk %q: the store %q has no scheme", d.Name, clip(d.Store))
+			v.add(p.key("store"), "write file:"+d.Store, "disk %q: the store %q has no scheme", d.Name, clip(d.Store))
 		default:
-			v.add(p, forms, "disk %q: the store %q has no scheme", d.Name, clip(d.Store))
+			v.add(p.key("store"), forms, "disk %q: the store %q has no scheme", d.Name, clip(d.Store))
 		}
 	default:
-		v.add(p, forms, "disk %q: unknown kind of store %q", d.Name, clip(scheme))
+		v.add(p.key("store"), forms, "disk %q: unknown kind of store %q", d.Name, clip(scheme))
 	}
 	file := scheme == "file" || scheme == "encrypted"
 	if d.Create && !file {
-		v.add(strings.TrimSuffix(p, ".store")+".create", "leave create out", "disk %q: only a file: or encrypted: store can be created", d.Name)
+		v.add(p.key("create"), "leave create out", "disk %q: only a file: or encrypted: store can be created", d.Name)
 	}
-	key := strings.TrimSuffix(p, ".store") + ".keyFile"
 	switch {
 	case scheme == "encrypted" && d.KeyFile == "":
-		v.add(key, "make one with `(umask 077; od -An -vtx1 -N32 /dev/urandom | tr -d ' \\n' > PATH)`, and name it by keyFile:", "disk %q: an encrypted: store needs a key file", d.Name)
+		v.add(p.key("keyFile"), "make one with `(umask 077; od -An -vtx1 -N32 /dev/urandom | tr -d ' \\n' > PATH)`, and name it by keyFile:", "disk %q: an encrypted: store needs a key file", d.Name)
 	case scheme != "encrypted" && d.KeyFile != "":
-		v.add(key, "write encrypted:/PATH, or leave the key file out", "disk %q: only an encrypted: store has a key file", d.Name)
+		v.add(p.key("keyFile"), "write encrypted:/PATH, or leave the key file out", "disk %q: only an encrypted: store has a key file", d.Name)
 	case d.KeyFile != "" && !filepath.IsAbs(d.KeyFile):
-		v.add(key, "write it from the root on", "disk %q: the path %q is relative", d.Name, clip(d.KeyFile))
+		v.add(p.key("keyFile"), "write it from the root on", "disk %q: the path %q is relative", d.Name, clip(d.KeyFile))
 	}
 	if d.Create && file && d.Size == 0 {
-		v.add(strings.TrimSuffix(p, ".store")+".create", "add size:, such as 10GiB", "disk %q: create: true needs a size", d.Name)
+		v.add(p.key("create"), "add size:, such as 10GiB", "disk %q: create: true needs a size", d.Name)
 	}
 	if scheme == "block" && d.Size != 0 {
-		v.add(strings.TrimSuffix(p, ".store")+".size", "leave size out", "disk %q: a block device has a size of its own", d.Name)
+		v.add(p.key("size"), "leave size out", "disk %q: a block device has a size of its own", d.Name)
 	}
 }
 
-func (v *validator) geometry(d *Disk, p string) {
+func (v *validator) geometry(d *Disk, p object) {
 	if d.BlockSize != 512 && d.BlockSize != 4096 {
-		v.add(p+".blockSize", "write 512 or 4096", "disk %q: a block size of %d is not possible", d.Name, d.BlockSize)
+		v.add(p.key("blockSize"), "write 512 or 4096", "disk %q: a block size of %d is not possible", d.Name, d.BlockSize)
 		return
 	}
 	if n := d.PhysicalBlockSize; n < d.BlockSize || n > maxBlockSize || n&(n-1) != 0 {
-		v.add(p+".physicalBlockSize", "write a power of two, such as 4096", "disk %q: a physical block size of %d is not a power of two from blockSize (%d) to %d", d.Name, n, d.BlockSize, maxBlockSize)
+		v.add(p.key("physicalBlockSize"), "write a power of two, such as 4096", "disk %q: a physical block size of %d is not a power of two from blockSize (%d) to %d", d.Name, n, d.BlockSize, maxBlockSize)
 	}
 	if d.Size < 0 || int64(d.Size)%int64(d.BlockSize) != 0 {
 		down := int64(d.Size) / int64(d.BlockSize) * int64(d.BlockSize)
-		v.add(p+".size", fmt.Sprintf("write %dB or %dB", down, down+int64(d.BlockSize)), "disk %q: the size of %d bytes is not a multiple of the block size %d", d.Name, int64(d.Size), d.BlockSize)
+		v.add(p.key("size"), fmt.Sprintf("write %dB or %dB", down, down+int64(d.BlockSize)), "disk %q: the size of %d bytes is not a multiple of the block size %d", d.Name, int64(d.Size), d.BlockSize)
 	}
 }
 
-func (v *validator) identity(d *Disk, p string, serials, naas map[string]string) {
+func (v *validator) identity(d *Disk, p object, serials, naas map[string]int) {
 	if s := d.Serial; s != "" {
 		bad := len(s) > maxSerial || s != strings.TrimSpace(s)
 		for i := 0; i < len(s); i++ {
 			bad = bad || s[i] < 0x20 || s[i] > 0x7e
 		}
 		if bad {
-			v.add(p+".serial", fmt.Sprintf("use at most %d printable ASCII characters, or leave it out to have one made", maxSerial), "disk %q: %q cannot be a serial number", d.Name, clip(s))
+			v.add(p.key("serial"), fmt.Sprintf("use at most %d printable ASCII characters, or leave it out to have one made", maxSerial), "disk %q: %q cannot be a serial number", d.Name, clip(s))
 		} else if other, dup := serials[s]; dup {
-			v.add(p+".serial", "initiators would take the two for one: give each its own, or leave it out", "disk %q has the serial number of another disk, first in %s", d.Name, v.first(other))
+			v.add(p.key("serial"), "initiators would take the two for one: give each its own, or leave it out", "disk %q has the serial number of another disk, first in %s", d.Name, v.first(p.other(other, "serial")))
 		} else {
-			serials[s] = p + ".serial"
+			serials[s] = p.i
 		}
 	}
 	if s := strings.ToLower(d.NAA); s != "" {
 		if !hex16.MatchString(s) || s[0] != '3' {
-			v.add(p+".naa", "write 16 hexadecimal digits of which the first is 3, in quotes, or leave it out to have one made", "disk %q: %q is not a locally assigned NAA designator", d.Name, clip(d.NAA))
+			v.add(p.key("naa"), "write 16 hexadecimal digits of which the first is 3, in quotes, or leave it out to have one made", "disk %q: %q is not a locally assigned NAA designator", d.Name, clip(d.NAA))
 		} else if other, dup := naas[s]; dup {
-			v.add(p+".naa", "initiators would take the two for one: give each its own, or leave it out", "disk %q has the NAA designator of another disk, first in %s", d.Name, v.first(other))
+			v.add(p.key("naa"), "initiators would take the two for one: give each its own, or leave it out", "disk %q has the NAA designator of another disk, first in %s", d.Name, v.first(p.other(other, "naa")))
 		} else {
-			naas[s] = p + ".naa"
+			naas[s] = p.i
 		}
 	}
 }
 
 func (v *validator) targets() {
-	names, iqns := map[string]string{}, map[string]string{}
+	n := len(v.c.Targets)
+	names, iqns := make(map[string]int, n), make(map[string]int, n)
 	sockets := map[string]string{v.c.API.Socket: "api.socket"}
 	devices := map[string]string{} // of Xen domains
 	for i := range v.c.Targets {
-		t, p := &v.c.Targets[i], at("targets", i)
+		t, p := &v.c.Targets[i], object{"targets", i}
 		v.name("target", p, t.Name, names)
 		switch t.ALUA.State() {
 		case Optimized, NonOptimized, Standby, Unavailable, Offline:
 		default:
-			v.add(p+".alua", "write optimized, non-optimized, standby, unavailable or offline", "target %q: %q is not an access state", t.Name, clip(string(t.ALUA)))
+			v.add(p.key("alua"), "write optimized, non-optimized, standby, unavailable or offline", "target %q: %q is not an access state", t.Name, clip(string(t.ALUA)))
 		}
-		luns, disks := map[uint16]string{}, map[string]string{}
-		for j := range t.LUNs {
-			l, lp := &t.LUNs[j], at(p+".luns", j)
-			switch other, dup := luns[l.LUN]; {
-			case l.LUN > maxLUN:
-				v.add(lp+".lun", fmt.Sprintf("write a number from 0 to %d", maxLUN), "target %q: LUN %d is out of range", t.Name, l.LUN)
-			case dup && v.c.src != nil && !v.stated(lp+".lun"): // said by the decoder
-			case dup:
-				v.add(lp+".lun", "give each its own number", "target %q has LUN %d twice, first in %s", t.Name, l.LUN, v.first(other))
-			default:
-				luns[l.LUN] = lp + ".lun"
-			}
-			v.patterns(fmt.Sprintf("target %q, LUN %d: ", t.Name, l.LUN), lp+".initiators", l.Initiators)
-			switch {
-			case l.Disk == "":
-				v.add(lp+".disk", "add disk: and the name of a disk", "target %q: LUN %d names no disk", t.Name, l.LUN)
-				continue
-			case v.disk[l.Disk] == nil:
-				v.add(lp+".disk", v.diskNames(), "target %q: LUN %d is the unknown disk %q", t.Name, l.LUN, clip(l.Disk))
-				continue
-			}
-			if other, dup := disks[l.Disk]; dup {
-				v.add(lp+".disk", "keep one of them", "target %q maps disk %q twice, first in %s", t.Name, l.Disk, v.first(other))
-			} else {
-				disks[l.Disk] = lp + ".disk"
-			}
-		}
+		v.luns(t, p)
 		v.moves(t, p)
 		if t.VHost != nil {
-			v.vhost(t, p+".vhost", sockets)
+			v.vhost(t, p.key("vhost"), sockets)
 		}
 		if t.VIO != nil {
-			v.vio(t, p+".vio", sockets)
+			v.vio(t, p.key("vio"), sockets)
 		}
 		if t.Xen != nil {
-			v.xen(t, p+".xen", devices)
+			v.xen(t, p.key("xen"), devices)
 		}
 		if t.ISCSI == nil {
 			continue
 		}
-		ip := p + ".iscsi.iqn"
 		if err := CheckISCSIName(t.ISCSI.IQN); err != nil {
 			msg, hint, _ := strings.Cut(err.Error(), "; ")
-			v.add(ip, hint, "target %q: %s", t.Name, msg)
+			v.add(p.key("iscsi.iqn"), hint, "target %q: %s", t.Name, msg)
 		} else if other, dup := iqns[strings.ToLower(t.ISCSI.IQN)]; dup {
-			v.add(ip, "give each target its own", "target %q has the iSCSI name of another target, first in %s", t.Name, v.first(other))
+			v.add(p.key("iscsi.iqn"), "give each target its own", "target %q has the iSCSI name of another target, first in %s", t.Name, v.first(p.other(other, "iscsi.iqn")))
 		} else {
-			iqns[strings.ToLower(t.ISCSI.IQN)] = ip
+			iqns[strings.ToLower(t.ISCSI.IQN)] = i
 		}
 		if a := t.ISCSI.Alias; len(a) > maxAlias || strings.ContainsAny(a, "\x00\r\n") {
-			v.add(p+".iscsi.alias", fmt.Sprintf("use one line of at most %d bytes", maxAlias), "target %q: the alias is not possible", t.Name)
+			v.add(p.key("iscsi.alias"), fmt.Sprintf("use one line of at most %d bytes", maxAlias), "target %q: the alias is not possible", t.Name)
 		}
-		v.access(t, p+".iscsi")
+		v.access(t, p)
 		if len(v.c.ISCSI.Portals) == 0 {
-			v.add(p+".iscsi", "add iscsi: {portals: [\"127.0.0.1:3260\"]} at the end of the file", "target %q is exported by iSCSI, but there is no portal", t.Name)
+			v.add(p.key("iscsi"), "add iscsi: {portals: [\"127.0.0.1:3260\"]} at the end of the file", "target %q is exported by iSCSI, but there is no portal", t.Name)
+		}
+	}
+}
+
+// luns checks the LUNs of target t.
+func (v *validator) luns(t *Target, p object) {
+	list := func(j int, key string) string { return at(p.key("luns"), j) + "." + key }
+	var luns map[uint16]int
+	var disks map[string]int
+	if len(t.LUNs) > 1 {
+		luns, disks = make(map[uint16]int, len(t.LUNs)), make(map[string]int, len(t.LUNs))
+	}
+	for j := range t.LUNs {
+		l := &t.LUNs[j]
+		switch other, dup := luns[l.LUN]; {
+		case l.LUN > maxLUN:
+			v.add(list(j, "lun"), fmt.Sprintf("write a number from 0 to %d", maxLUN), "target %q: LUN %d is out of range", t.Name, l.LUN)
+		case dup && v.c.src != nil && !v.stated(list(j, "lun")): // said by the decoder
+		case dup:
+			v.add(list(j, "lun"), "give each its own number", "target %q has LUN %d twice, first in %s", t.Name, l.LUN, v.first(list(other, "lun")))
+		case luns != nil:
+			luns[l.LUN] = j
+		}
+		if l.Initiators != "" {
+			v.patterns(fmt.Sprintf("target %q, LUN %d: ", t.Name, l.LUN), list(j, "initiators"), l.Initiators)
+		}
+		switch {
+		case l.Disk == "":
+			v.add(list(j, "disk"), "add disk: and the name of a disk", "target %q: LUN %d names no disk", t.Name, l.LUN)
+			continue
+		case v.disk[l.Disk] == nil:
+			v.add(list(j, "disk"), v.diskNames(), "target %q: LUN %d is the unknown disk %q", t.Name, l.LUN, clip(l.Disk))
+			continue
+		}
+		if other, dup := disks[l.Disk]; dup {
+			v.add(list(j, "disk"), "keep one of them", "target %q maps disk %q twice, first in %s", t.Name, l.Disk, v.first(list(other, "disk")))
+		} else if disks != nil {
+			disks[l.Disk] = j
 		}
 	}
 }
@@ -421,9 +447,13 @@ func (v *validator) diskNames() string {
 func (v *validator) sharing() {
 	// guest is who writes where that can be one virtual machine only: two sockets
 	// of one are two paths of one initiator.
-	type user struct{ target, path, guest string }
+	type user struct {
+		target, lun int // their places
+		guest       string
+	}
+	path := func(u user) string { return at(at("targets", u.target)+".luns", u.lun) + ".disk" }
 	first := map[string]user{}
-	said := map[string]bool{}
+	said := map[[2]int]bool{}
 	for i := range v.c.Targets {
 		t := &v.c.Targets[i]
 		for j, l := range t.LUNs {
@@ -431,7 +461,7 @@ func (v *validator) sharing() {
 			if d == nil || d.Shared || d.ReadOnly || l.ReadOnly {
 				continue
 			}
-			u := user{target: t.Name, path: at(at("targets", i)+".luns", j) + ".disk"}
+			u := user{target: i, lun: j}
 			const hint = "write shared: true at the disk if the initiators know of each other, or readOnly: true at the LUN, or say with initiators: who sees it"
 			switch g := t.guests(); {
 			case len(g) == 0:
@@ -439,9 +469,9 @@ func (v *validator) sharing() {
 				u.guest = g[0].id
 			case l.Initiators != "": // the mask decides
 			case t.ISCSI == nil:
-				v.add(u.path, hint, "disk %q could be written by the virtual machines at %s and %s at once", l.Disk, clip(g[0].place), clip(other(g).place))
+				v.add(path(u), hint, "disk %q could be written by the virtual machines at %s and %s at once", l.Disk, clip(g[0].place), clip(other(g).place))
 			default:
-				v.add(u.path, hint, "disk %q could be written by the virtual machine at %s and by iSCSI initiators of target %q at once", l.Disk, clip(g[0].place), t.Name)
+				v.add(path(u), hint, "disk %q could be written by the virtual machine at %s and by iSCSI initiators of target %q at once", l.Disk, clip(g[0].place), t.Name)
 			}
 			o, used := first[l.Disk]
 			if !used {
@@ -451,9 +481,9 @@ func (v *validator) sharing() {
 			if u.guest != "" && u.guest == o.guest {
 				continue
 			}
-			if o.path[:strings.Index(o.path, ".")] != at("targets", i) && !said[u.path] {
-				said[u.path] = true
-				v.add(u.path, "write shared: true at the disk if the initiators know of each other (a cluster file system), or readOnly: true at one of the LUNs", "disk %q could be written through the targets %q and %q at once (%s)", l.Disk, o.target, u.target, v.first(o.path))
+			if o.target != i && !said[[2]int{i, j}] {
+				said[[2]int{i, j}] = true
+				v.add(path(u), "write shared: true at the disk if the initiators know of each other (a cluster file system), or readOnly: true at one of the LUNs", "disk %q could be written through the targets %q and %q at once (%s)", l.Disk, v.c.Targets[o.target].Name, t.Name, v.first(path(o)))
 			}
 		}
 	}

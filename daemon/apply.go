@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vtgt/vtgt/config"
@@ -31,8 +32,12 @@ func (d *Daemon) apply(file string, text []byte, cfg *config.Config, o ApplyOpti
 	if err != nil {
 		return nil, err
 	}
-	x := &change{d: d, plan: p, n: old.clone(), locks: locks}
+	x := &change{d: d, plan: p, n: old.clone(), staged: s, locks: locks}
 	x.n.cfg, x.n.file, x.n.text = cfg, file, slices.Clone(text)
+	x.changes = config.Diff(old.cfg, cfg)
+	if !old.running || len(x.changes) > 0 || !bytes.Equal(old.text, text) {
+		x.n.revision++
+	}
 	if err := x.prepare(); err != nil {
 		x.undo()
 		return nil, err
@@ -48,8 +53,7 @@ func (d *Daemon) apply(file string, text []byte, cfg *config.Config, o ApplyOpti
 		return nil, err
 	}
 	x.publish()
-	r := result(p, false, x.n.revision)
-	return r, nil
+	return result(p, x.changes, false, x.n.revision), nil
 }
 
 // readOnly tells whether nobody may write at a place.
@@ -63,6 +67,9 @@ type change struct {
 	d    *Daemon
 	plan *plan
 	n    *graph // what will be published
+	// changes are what leads there.
+	changes []config.Change
+	staged  *staged // nil: the text is not to be saved
 	// locks is until when locks that somebody else holds are waited for.
 	locks time.Time
 
@@ -75,6 +82,7 @@ type change struct {
 	newPortals []portalObject
 	closed     []*disk // old disks that were closed to be opened anew
 	unshared   []*disk // old disks that prepare has made so
+	numbered   error   // the revision was not stored
 }
 
 // prepare does what can fail.
@@ -167,13 +175,8 @@ func (x *change) prepare() error {
 	if err := bad.err(); err != nil {
 		return err
 	}
-	if err := ids.Commit(); err != nil {
-		return stateError(err)
-	}
-	if old := p.old; old.running && !bytes.Equal(old.text, x.n.text) {
-		if err := d.st.Keep(old.revision, false, old.text); err != nil {
-			return stateError(err)
-		}
+	if err := x.keep(ids); err != nil {
+		return err
 	}
 	// Last, because it is not undone.
 	for _, name := range p.resize {
@@ -182,6 +185,31 @@ func (x *change) prepare() error {
 		}
 	}
 	return bad.err()
+}
+
+// keep stores what has to be stable before the new text takes its place, side by side:
+// the journal of a file system makes one commit of what would be seven. A revision that
+// was stored for nothing is only left out.
+func (x *change) keep(ids *state.Prepared) error {
+	var kept, made, staged error
+	var wg sync.WaitGroup
+	if old := x.plan.old; old.running && !bytes.Equal(old.text, x.n.text) {
+		wg.Go(func() { kept = x.d.st.Keep(old.revision, false, old.text) })
+	}
+	if x.n.revision != x.plan.old.revision {
+		wg.Go(func() {
+			x.numbered = x.d.st.SetRevision(state.Revision{Revision: x.n.revision, Sum: sum(x.n.text)})
+		})
+	}
+	wg.Go(func() { staged = x.staged.settle() })
+	made = ids.Commit()
+	wg.Wait()
+	for _, err := range []error{made, kept} {
+		if err != nil {
+			return stateError(err)
+		}
+	}
+	return staged
 }
 
 // unshare makes disks no longer shared. Where the places of a disk change too,
@@ -470,12 +498,8 @@ func (x *change) publish() {
 		}
 	}
 	x.n.applied = time.Now()
-	changes := config.Diff(p.old.cfg, p.cfg)
-	if !p.old.running || len(changes) > 0 || !bytes.Equal(p.old.text, x.n.text) {
-		x.n.revision = p.old.revision + 1
-		trouble("state", d.st.SetRevision(state.Revision{Revision: x.n.revision, Sum: sum(x.n.text)}))
-	}
-	events := x.n.number(changes)
+	trouble("state", x.numbered)
+	events := x.n.number(x.changes)
 	x.n.running = true
 	d.cur.Store(x.n)
 	if p.old.running {
@@ -486,7 +510,7 @@ func (x *change) publish() {
 	for _, name := range p.close {
 		trouble("disk "+name, d.closeDisk(p.old.disks[name], drain))
 	}
-	d.log.Info("configuration applied", "file", x.n.file, "revision", x.n.revision, "changes", len(changes))
+	d.log.Info("configuration applied", "file", x.n.file, "revision", x.n.revision, "changes", len(x.changes))
 }
 
 // number gives what has changed the graph's revision, and tells of it.

@@ -252,7 +252,7 @@ func (d *Daemon) change(file string, text []byte, cfg *config.Config, o ApplyOpt
 		if err != nil {
 			return nil, err
 		}
-		return result(p, true, g.revision), nil
+		return result(p, config.Diff(g.cfg, cfg), true, g.revision), nil
 	}
 	var s *staged
 	if o.Save {
@@ -274,11 +274,11 @@ func errClosing() error {
 	return Errors{{Code: CodeUnavailable, Message: "vtgt is ending", Hint: "try again when it runs again"}}
 }
 
-func result(p *plan, dryRun bool, revision uint64) *Result {
-	r := &Result{DryRun: dryRun, Revision: revision, Changes: config.Diff(p.old.cfg, p.cfg), Warnings: p.warnings}
+func result(p *plan, changes []config.Change, dryRun bool, revision uint64) *Result {
+	r := &Result{DryRun: dryRun, Revision: revision, Changes: changes, Warnings: p.warnings}
 	if !p.old.running {
 		// Settings are not a change from anything.
-		r.Changes = slices.DeleteFunc(r.Changes, func(c config.Change) bool { return c.Kind == "setting" })
+		r.Changes = slices.DeleteFunc(slices.Clone(r.Changes), func(c config.Change) bool { return c.Kind == "setting" })
 	}
 	if r.Changes == nil {
 		r.Changes = []config.Change{}

@@ -23,10 +23,11 @@ type staged struct {
 	old      []byte // what the file has
 	was      []byte // what is in force
 	revision uint64
+	stable   chan error // tells once that tmp is; nil: it was told
 }
 
-// stage writes text beside the served file. expect is what the file must have;
-// nil: whatever it has is kept as an earlier version.
+// stage writes text beside the served file and begins to make it stable. expect is what
+// the file must have; nil: whatever it has is kept as an earlier version.
 func (d *Daemon) stage(g *graph, text, expect []byte) (*staged, error) {
 	object := "file " + d.served
 	path, err := filepath.EvalSymlinks(d.served)
@@ -64,29 +65,48 @@ func (d *Daemon) stage(g *graph, text, expect []byte) (*staged, error) {
 	if err == nil {
 		err = f.Chmod(fi.Mode().Perm())
 	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
 	if err != nil {
+		_ = f.Close()
 		s.abort()
 		return nil, saveError(object, "the configuration file cannot be written", err)
 	}
+	s.stable = make(chan error, 1)
+	go func() {
+		err := f.Sync()
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+		s.stable <- err
+	}()
 	return s, nil
+}
+
+// settle waits until the text beside the file is stable.
+func (s *staged) settle() error {
+	if s == nil || s.stable == nil {
+		return nil
+	}
+	err := <-s.stable
+	if s.stable = nil; err != nil {
+		return saveError("file "+s.d.served, "the configuration file cannot be written", err)
+	}
+	return nil
 }
 
 // abort leaves the file as it was.
 func (s *staged) abort() {
-	if s != nil && s.tmp != "" {
+	if s == nil {
+		return
+	}
+	_ = s.settle()
+	if s.tmp != "" {
 		_ = os.Remove(s.tmp)
 		s.tmp = ""
 	}
 }
 
-// commit puts the text in its place. It is stable when commit returns nil; else the
-// file is as it was, except that the folder may not have been synced.
+// commit puts the text, which has settled, in its place. It is stable when commit returns
+// nil; else the file is as it was, except that the folder may not have been synced.
 func (s *staged) commit() error {
 	object := "file " + s.d.served
 	if s.tmp == "" {

@@ -32,7 +32,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	noLeaks(t)
-	return &world{t, t.TempDir()}
+	return &world{t, hosttest.Dir(t)}
 }
 
 func (w *world) file(name string, size int64) string {

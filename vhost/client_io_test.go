@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/vtgt/vtgt/internal/hosttest"
 	"github.com/vtgt/vtgt/scsi/scsitest"
 	"github.com/vtgt/vtgt/vhost/vhosttest"
 )
@@ -319,6 +320,7 @@ func TestClientIndirect(t *testing.T) {
 // TestClientManyQueues: a device of many queues, of which few are used, and the other
 // way round; event idx and not; indices that wrap.
 func TestClientManyQueues(t *testing.T) {
+	hosttest.Descriptors(t, 1024)
 	for _, o := range []vhosttest.Options{
 		{Queues: 200, Used: 16, Style: vhosttest.QEMU10, Size: 64},
 		{Queues: 64, Size: 16, Scratch: 4096, StartIndex: 0xfff0, Features: vhosttest.FeatureVersion1 | vhosttest.FeatureIndirect},

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vtgt/vtgt/internal/hosttest"
 	"github.com/vtgt/vtgt/internal/sys"
 	"github.com/vtgt/vtgt/internal/tempotest"
 	"github.com/vtgt/vtgt/vhost/proto"
@@ -128,6 +129,7 @@ func TestMemoryChanges(t *testing.T) {
 
 // TestManyRegions is a guest with as much memory hot-plugged as QEMU can.
 func TestManyRegions(t *testing.T) {
+	hosttest.Descriptors(t, 2048)
 	f := newHouse(t).export("vm1")
 	c := f.boot(vhosttest.Options{Queues: 1})
 	const n = 507 // with the two that there are 509

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/vtgt/vtgt/internal/hosttest"
 	"github.com/vtgt/vtgt/vhost/proto"
 	"github.com/vtgt/vtgt/vhost/vhosttest"
 )
@@ -76,6 +77,7 @@ func TestSession(t *testing.T) {
 
 // TestManyRings has as many rings as the protocol can give eventfds to.
 func TestManyRings(t *testing.T) {
+	hosttest.Descriptors(t, 2048)
 	f := newHouse(t).export("vm1")
 	const n = proto.MaxVringFD - requestQueue
 	c := f.boot(vhosttest.Options{Style: vhosttest.QEMU10, Queues: n, Size: 8, Table: 4, Scratch: 4096})

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/vtgt/vtgt/internal/hosttest"
 )
 
 func TestParseStatus(t *testing.T) {
@@ -42,13 +44,7 @@ func TestCapabilities(t *testing.T) {
 }
 
 func TestReach(t *testing.T) {
-	dir := t.TempDir()
-	for _, d := range []string{dir, filepath.Dir(dir)} {
-		if err := os.Chmod(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	sub := filepath.Join(dir, "sub")
+	sub := filepath.Join(hosttest.Public(t), "sub")
 	if err := os.Mkdir(sub, 0o755); err != nil {
 		t.Fatal(err)
 	}

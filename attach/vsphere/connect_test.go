@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vtgt/vtgt/attach/vsphere/vspheretest"
+	"github.com/vtgt/vtgt/internal/hosttest"
 )
 
 func TestConnect(t *testing.T) {
@@ -88,7 +89,7 @@ func TestConnect(t *testing.T) {
 }
 
 func TestEnvironment(t *testing.T) {
-	dir := t.TempDir()
+	dir := hosttest.Dir(t)
 	good, open, bad := filepath.Join(dir, "good"), filepath.Join(dir, "open"), filepath.Join(dir, "bad")
 	for p, x := range map[string]struct {
 		text string

@@ -59,6 +59,7 @@ func TestMain(m *testing.M) {
 	} else {
 		build(binary, "CGO_ENABLED=0")
 	}
+	os.Chmod(binary, 0o755)
 	code := m.Run()
 	os.RemoveAll(dir)
 	os.Exit(code)
@@ -77,6 +78,11 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	return newWorldIn(t, dir)
+}
+
+func newWorldIn(t *testing.T, dir string) *world {
+	t.Helper()
 	w := &world{t: t, dir: dir, conf: filepath.Join(dir, "vtgt.yaml"), socket: filepath.Join(dir, "api.sock")}
 	w.portal = hosttest.Port(t).String()
 	w.file("a.img", 64<<20)
@@ -490,20 +496,40 @@ func TestJSONLog(t *testing.T) {
 	w.fails([]string{"serve", "--config", w.conf, "--log-format", "json"}, `"msg":"vtgt starts"`)
 }
 
-// nobody is a user without rights, where the tests run as root.
-func nobody(c *exec.Cmd) {
-	if os.Getuid() == 0 {
+// nobody gives commands a user without rights, where the tests run as root.
+func nobody(t *testing.T) func(*exec.Cmd) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		return func(*exec.Cmd) {}
+	}
+	as := func(c *exec.Cmd) {
 		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	}
+	c := exec.Command("true")
+	as(c)
+	if err := c.Run(); errors.Is(err, os.ErrPermission) {
+		t.Skip("this root has no CAP_SETUID and CAP_SETGID: nothing can be run as another user")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	return as
 }
 
 func TestUnprivileged(t *testing.T) {
-	w := newWorld(t)
+	nobody := nobody(t)
+	w := newWorldIn(t, hosttest.Public(t))
+	// The program is to be where nobody may run it.
+	program := filepath.Join(hosttest.Public(t), "vtgt")
+	if err := os.Link(binary, program); err != nil {
+		if err := copyFile(program, binary); err != nil {
+			t.Fatal(err)
+		}
+	}
 	os.Chmod(w.dir, 0o555)
 	os.Chmod(w.conf, 0o644)
 	run := func(want ...string) {
 		t.Helper()
-		c := exec.Command(binary, w.now()...)
+		c := exec.Command(program, w.now()...)
 		nobody(c)
 		out, err := c.CombinedOutput()
 		if err == nil {
@@ -516,11 +542,7 @@ func TestUnprivileged(t *testing.T) {
 		}
 	}
 	run("api socket "+w.socket, "permission denied", "run as root, or name a path in a folder that you may write with api.socket")
-	free, err := os.MkdirTemp("", "vtgt-n-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(free)
+	free := hosttest.Public(t)
 	os.Chmod(free, 0o777)
 	w.replace(w.socket, free+"/s")
 	run("state "+w.dir+"/state", "permission denied", "run as root, or name a folder that you may write with the key state:")
@@ -533,21 +555,43 @@ func TestUnprivileged(t *testing.T) {
 	// make run needs no rights.
 	s := start(t, nil, "run", "--dir", free+"/demo", "--size", "1MiB")
 	s.stop()
-	c := exec.Command(binary, "run", "--dir", free+"/demo2", "--size", "1MiB")
+	c := exec.Command(program, "run", "--dir", free+"/demo2", "--size", "1MiB")
 	nobody(c)
 	var out, errOut bytes.Buffer
 	c.Stdout, c.Stderr = &out, &errOut
-	if err := c.Start(); err != nil {
+	err := c.Start()
+	if err != nil {
 		t.Fatal(err)
 	}
+	ended := make(chan struct{})
+	go func() {
+		err = c.Wait()
+		close(ended)
+	}()
 	tempotest.Settles(func() bool {
+		select {
+		case <-ended:
+			return true
+		default:
+		}
 		_, _, code := command(t, []string{"VTGT_SOCKET=" + free + "/demo2/vtgt.sock"}, binary, "get", "status")
 		return code == 0
 	})
 	c.Process.Signal(syscall.SIGTERM)
-	if err := c.Wait(); err != nil || !strings.Contains(out.String(), "iscsiadm") {
+	if <-ended; err != nil || !strings.Contains(out.String(), "iscsiadm") {
 		t.Errorf("%v\n%s%s", err, out.String(), errOut.String())
 	}
+}
+
+func copyFile(to, from string) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(to, b, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(to, 0o755) // whatever the umask
 }
 
 func TestRun(t *testing.T) {

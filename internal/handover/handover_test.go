@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/vtgt/vtgt/internal/hosttest"
 	"github.com/vtgt/vtgt/internal/sys"
 	"github.com/vtgt/vtgt/internal/tempotest"
 )
@@ -34,6 +35,7 @@ func pair(t testing.TB) (a, b *Conn) {
 // TestFrame: a block and more descriptors than one message takes arrive in order, and
 // each can be taken once.
 func TestFrame(t *testing.T) {
+	hosttest.Descriptors(t, 1024)
 	a, b := pair(t)
 	var s Set
 	defer s.Close()

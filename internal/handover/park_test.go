@@ -8,12 +8,14 @@ import (
 
 	"github.com/vtgt/vtgt/internal/handover"
 	"github.com/vtgt/vtgt/internal/handover/handovertest"
+	"github.com/vtgt/vtgt/internal/hosttest"
 	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 // TestPark: what is parked is found, as often as one looks; the newer of two states; and
 // nothing of what is not whole.
 func TestPark(t *testing.T) {
+	hosttest.Descriptors(t, 4096)
 	addr := filepath.Join(t.TempDir(), "notify")
 	p := handovertest.New(t, addr)
 	s, err := handover.OpenStore(addr)

@@ -7,10 +7,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/vtgt/vtgt/internal/hosttest"
 )
 
 func TestRead(t *testing.T) {
-	dir := t.TempDir()
+	dir := hosttest.Dir(t)
 	file := func(name, text string, mode os.FileMode) string {
 		p := filepath.Join(dir, name)
 		if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
@@ -66,17 +68,18 @@ func TestRead(t *testing.T) {
 	}
 	if os.Geteuid() == 0 {
 		other := file("other", "topsecretvalue", 0o600)
-		if err := os.Chown(other, 12345, 0); err != nil {
-			t.Fatal(err)
-		}
 		planted := filepath.Join(dir, "planted")
 		if err := os.Symlink("good", planted); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Lchown(planted, 12345, 0); err != nil {
+		switch err := errors.Join(os.Chown(other, 12345, 0), os.Lchown(planted, 12345, 0)); {
+		case err == nil:
+			bads = append(bads, bad{other, "another user"}, bad{planted, "symbolic link"})
+		case errors.Is(err, os.ErrPermission):
+			t.Log("files of other users are not tried: this root has no CAP_CHOWN")
+		default:
 			t.Fatal(err)
 		}
-		bads = append(bads, bad{other, "another user"}, bad{planted, "symbolic link"})
 	}
 	for _, c := range bads {
 		_, err := Read(c.path)

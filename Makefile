@@ -93,6 +93,7 @@ test-full: need-go ## every test, also those that drive qemu-img and libiscsi's 
 	@$(call need,iscsi-ls,libiscsi-bin)
 	@$(call need,iscsi-test-cu,libiscsi-bin)
 	$(gotest) -timeout $(testlimit) ./...
+	VTGT_PACKED=1 $(gotest) -short -timeout $(testlimit) -run '^TestClient|^TestHandOver' ./vhost
 
 test-race-short: need-go
 	@$(call need,gcc,gcc)
@@ -132,7 +133,7 @@ soak: need-go guest-tools ## the long counts: soak tests for SECONDS (60), -race
 	CGO_ENABLED=1 VTGT_PROP_SECONDS=300 $(gotest) -race -count=1 -timeout 1200s ./scsi/scsiprop
 	VTGT_RING_ITEMS=100000000 $(gotest) -count=1 -timeout 3600s -run TestLitmus ./vhost/vring
 	VTGT_CRASH_ROUNDS=1000 $(gotest) -count=1 -timeout 1800s -run TestClientCrash ./vhost
-	VTGT_PACKED=1 VTGT_CRASH_ROUNDS=1000 $(gotest) -count=1 -timeout 1800s -run 'TestClientCrash|TestHandOver' ./vhost
+	VTGT_PACKED=1 VTGT_CRASH_ROUNDS=1000 $(gotest) -count=1 -timeout 1800s -skip '^TestClientCrashPacked$$' ./vhost
 	VTGT_XEN_ROUNDS=2000 $(gotest) -count=1 -timeout 1800s -run 'TestDeath|TestRestart' ./xen
 	$(MAKE) fuzz-short FUZZTIME=60s
 	VTGT_GUEST=1 VTGT_POWER_ROUNDS=20 VTGT_KILL_ROUNDS=50 VTGT_RECONNECT_ROUNDS=20 VTGT_TAKEOVER_ROUNDS=20 VTGT_MIGRATE_ROUNDS=10 VTGT_PARK_ROUNDS=10 VTGT_PACKED=1 VTGT_HOLD_SECONDS=300 $(gotest) -count=1 -v -timeout 5400s -run 'TestPowerLoss|TestKilled|TestMediaKilled|TestReconnect|TestTakeover|TestMigrate|TestParked|TestVHost' ./internal/guest/guesttest

@@ -17,6 +17,7 @@ import (
 	"github.com/vtgt/vtgt/internal/sys"
 	"github.com/vtgt/vtgt/vhost"
 	"github.com/vtgt/vtgt/vhost/vhosttest"
+	"github.com/vtgt/vtgt/vhost/vring"
 )
 
 // raw is a ring whose memory a hostile driver writes.
@@ -31,7 +32,10 @@ const (
 	indirect = 4
 )
 
-// desc writes descriptor i of the table at a (0: the ring's).
+func (w raw) packed() bool { return w.c.Features&vhosttest.FeatureRingPacked != 0 }
+
+// desc writes descriptor i of the table at a (0: the ring's). In a packed ring nxt is the
+// buffer id, and flags are written last: they make the element available.
 func (w raw) desc(a uint64, i int, addr uint64, n uint32, flags, nxt uint16) {
 	if a == 0 {
 		a = w.q.Ring().Desc
@@ -39,6 +43,11 @@ func (w raw) desc(a uint64, i int, addr uint64, n uint32, flags, nxt uint16) {
 	b := w.c.Mem.At(a+16*uint64(i), 16)
 	binary.LittleEndian.PutUint64(b, addr)
 	binary.LittleEndian.PutUint32(b[8:], n)
+	if w.packed() {
+		binary.LittleEndian.PutUint16(b[12:], nxt)
+		binary.LittleEndian.PutUint16(b[14:], flags)
+		return
+	}
 	binary.LittleEndian.PutUint16(b[12:], flags)
 	binary.LittleEndian.PutUint16(b[14:], nxt)
 }
@@ -67,74 +76,79 @@ func (w raw) request(a uint64) {
 	b[0] = 1
 }
 
-// hostileRings is what a driver can do wrong in a ring: each ends that ring.
-var hostileRings = []struct {
+// hostile is what a driver can do wrong in a ring: it ends that ring. at is room in guest
+// memory with a request.
+type hostile struct {
 	name string
+	rule vring.Kind // the one that it breaks; 0: not asked
 	do   func(w raw, at uint64)
-}{
-	{"a chain that loops", func(w raw, at uint64) {
+}
+
+// hostileRings are those of a split ring.
+var hostileRings = []hostile{
+	{"a chain that loops", vring.Loop, func(w raw, at uint64) {
 		w.desc(0, 0, at, 51, next, 1)
 		w.desc(0, 1, at+64, 108, next|write, 1)
 		w.avail(0)
 	}},
-	{"a chain that loops far", func(w raw, at uint64) {
+	{"a chain that loops far", 0, func(w raw, at uint64) {
 		n := w.q.Ring().Size
 		for i := range n {
 			w.desc(0, i, at, 51, next, uint16((i+1)%n))
 		}
 		w.avail(0)
 	}},
-	{"next outside the table", func(w raw, at uint64) {
+	{"next outside the table", vring.NextRange, func(w raw, at uint64) {
 		w.desc(0, 0, at, 51, next, uint16(w.q.Ring().Size))
 		w.avail(0)
 	}},
-	{"an indirect table in an indirect table", func(w raw, at uint64) {
+	{"an indirect table in an indirect table", vring.IndirectNested, func(w raw, at uint64) {
 		w.desc(0, 0, at+1024, 32, indirect, 0)
 		w.desc(at+1024, 0, at+2048, 32, indirect, 0)
 		w.avail(0)
 	}},
-	{"an indirect descriptor with a next one", func(w raw, at uint64) {
+	{"an indirect descriptor with a next one", vring.IndirectNext, func(w raw, at uint64) {
 		w.desc(0, 0, at+1024, 32, indirect|next, 1)
 		w.avail(0)
 	}},
-	{"an indirect table of 17 bytes", func(w raw, at uint64) {
+	{"an indirect table of 17 bytes", vring.IndirectLength, func(w raw, at uint64) {
 		w.desc(0, 0, at+1024, 17, indirect, 0)
 		w.avail(0)
 	}},
-	{"an indirect table of nothing", func(w raw, at uint64) {
+	{"an indirect table of nothing", vring.IndirectLength, func(w raw, at uint64) {
 		w.desc(0, 0, at+1024, 0, indirect, 0)
 		w.avail(0)
 	}},
-	{"an indirect table of 4 GiB", func(w raw, at uint64) {
+	{"an indirect table of 4 GiB", vring.TooLong, func(w raw, at uint64) {
 		w.desc(0, 0, at+1024, 0xffff_fff0, indirect, 0)
 		w.avail(0)
 	}},
-	{"an indirect table that loops", func(w raw, at uint64) {
+	{"an indirect table that loops", vring.Loop, func(w raw, at uint64) {
 		w.desc(0, 0, at+1024, 32, indirect, 0)
 		w.desc(at+1024, 0, at, 51, next, 1)
 		w.desc(at+1024, 1, at+64, 108, next|write, 1)
 		w.avail(0)
 	}},
-	{"an indirect table outside memory", func(w raw, at uint64) {
+	{"an indirect table outside memory", vring.Address, func(w raw, at uint64) {
 		w.desc(0, 0, 1<<40, 32, indirect, 0)
 		w.avail(0)
 	}},
-	{"an address outside memory", func(w raw, at uint64) {
+	{"an address outside memory", vring.Address, func(w raw, at uint64) {
 		w.desc(0, 0, 3<<30, 51, next, 1)
 		w.desc(0, 1, at+64, 108, write, 0)
 		w.avail(0)
 	}},
-	{"an address that wraps", func(w raw, at uint64) {
+	{"an address that wraps", vring.Address, func(w raw, at uint64) {
 		w.desc(0, 0, at, 51, next, 1)
 		w.desc(0, 1, ^uint64(0)-50, 108, write, 0)
 		w.avail(0)
 	}},
-	{"a buffer that leaves memory", func(w raw, at uint64) {
+	{"a buffer that leaves memory", vring.Address, func(w raw, at uint64) {
 		w.desc(0, 0, at, 51, next, 1)
-		w.desc(0, 1, at+64, 0xffff_ffff, write, 0)
+		w.desc(0, 1, at+64, 0x8000_0000, write, 0)
 		w.avail(0)
 	}},
-	{"more bytes than 32 bits count", func(w raw, at uint64) {
+	{"more bytes than 32 bits count", vring.TooBig, func(w raw, at uint64) {
 		const n = 1000
 		w.desc(0, 0, at+4096, 16*n, indirect, 0)
 		w.desc(at+4096, 0, at, 51, next, 1)
@@ -144,29 +158,29 @@ var hostileRings = []struct {
 		w.desc(at+4096, n-1, 0, 8<<20, write, 0)
 		w.avail(0)
 	}},
-	{"an empty buffer", func(w raw, at uint64) {
+	{"an empty buffer", vring.Empty, func(w raw, at uint64) {
 		w.desc(0, 0, at, 0, next, 1)
 		w.desc(0, 1, at+64, 108, write, 0)
 		w.avail(0)
 	}},
-	{"a buffer to read behind one to write", func(w raw, at uint64) {
+	{"a buffer to read behind one to write", vring.Order, func(w raw, at uint64) {
 		w.desc(0, 0, at+64, 108, next|write, 1)
 		w.desc(0, 1, at, 51, 0, 0)
 		w.avail(0)
 	}},
-	{"an index that jumps", func(w raw, at uint64) { w.index(w.q.Ring().Index() + uint16(w.q.Ring().Size) + 1) }},
-	{"an index that goes back", func(w raw, at uint64) { w.index(w.q.Ring().Index() - 1) }},
-	{"a head outside the table", func(w raw, at uint64) { w.avail(uint16(w.q.Ring().Size)) }},
-	{"a request header too short", func(w raw, at uint64) {
+	{"an index that jumps", vring.AvailJump, func(w raw, at uint64) { w.index(w.q.Ring().Index() + uint16(w.q.Ring().Size) + 1) }},
+	{"an index that goes back", vring.AvailJump, func(w raw, at uint64) { w.index(w.q.Ring().Index() - 1) }},
+	{"a head outside the table", vring.HeadRange, func(w raw, at uint64) { w.avail(uint16(w.q.Ring().Size)) }},
+	{"a request header too short", 0, func(w raw, at uint64) {
 		w.desc(0, 0, at, 50, next, 1)
 		w.desc(0, 1, at+64, 108, write, 0)
 		w.avail(0)
 	}},
-	{"no request header", func(w raw, at uint64) {
+	{"no request header", 0, func(w raw, at uint64) {
 		w.desc(0, 0, at+64, 108, write, 0)
 		w.avail(0)
 	}},
-	{"no room for the response", func(w raw, at uint64) {
+	{"no room for the response", 0, func(w raw, at uint64) {
 		w.desc(0, 0, at, 51, next, 1)
 		w.desc(0, 1, at+64, 107, write, 0)
 		w.avail(0)
@@ -215,13 +229,22 @@ func (r *rig) end(n *neighbour) {
 // told and counted. The machine's other queue goes on, and so does another machine; a
 // reset of the device brings the ring back.
 func TestClientHostileRing(t *testing.T) {
+	t.Run("split", func(t *testing.T) { runHostile(t, usual, hostileRings) })
+	t.Run("packed", func(t *testing.T) { runHostile(t, usual|vhosttest.FeatureRingPacked, hostilePacked) })
+}
+
+// usual are the features that a Linux guest takes for a split ring.
+const usual = vhosttest.FeatureInOut | vhosttest.FeatureHotplug | vhosttest.FeatureChange | vhosttest.FeatureIndirect |
+	vhosttest.FeatureEventIdx | vhosttest.FeatureVersion1
+
+func runHostile(t *testing.T, features uint64, forms []hostile) {
 	r := newRig(t, rigOptions{exports: 2})
 	n := r.neighbour()
-	for i, x := range hostileRings {
+	for i, x := range forms {
 		fresh := i%2 == 0 // the ring has not been used before
 		t.Run(x.name, func(t *testing.T) {
 			before := r.exports[0].e.Status().Counters.Violations
-			c, err := vhosttest.Dial(r.exports[0].path, vhosttest.Options{Queues: 2, Size: 256, Timeout: patience})
+			c, err := vhosttest.Dial(r.exports[0].path, vhosttest.Options{Queues: 2, Size: 256, Features: features, Timeout: patience})
 			r.ok(err)
 			defer c.Close()
 			r.ok(c.Start())
@@ -245,6 +268,10 @@ func TestClientHostileRing(t *testing.T) {
 				t.Errorf("the ring's failure is not shown: %+v", s.Rings)
 			} else {
 				t.Log(s.Rings[i].Failed)
+				var v *vring.Violation
+				if x.rule != 0 && (!errors.As(s.Rings[i].Failed, &v) || v.Kind != x.rule) {
+					t.Errorf("that is not: %v", x.rule)
+				}
 			}
 			good(t, c.Request(1), lun0, make([]byte, 6), nil, nil)
 			r.ok(c.Stop())
@@ -256,10 +283,11 @@ func TestClientHostileRing(t *testing.T) {
 	r.end(n)
 }
 
-// TestClientHeadTwice: the same chain twice, while the store has it.
+// TestClientHeadTwice: the same chain twice, while the store has it. TestClientPackedTwice
+// has the other kind of ring.
 func TestClientHeadTwice(t *testing.T) {
 	r := newRig(t, rigOptions{hold: true})
-	c := r.dial(vhosttest.Options{})
+	c := r.dial(vhosttest.Options{Features: usual})
 	h := hold(r, c, lun0, r.disk(0), 1)
 	w := raw{c.Request(0), c}
 	w.avail(h.reqs[0].Head)
@@ -288,6 +316,11 @@ func TestClientScribble(t *testing.T) {
 		rng := rand.New(rand.NewPCG(uint64(round), 7))
 		// At first a ring full of sound requests.
 		for i := range l.Size / 2 {
+			if w.packed() {
+				w.desc(0, 2*i+1, buf+uint64(128*(1+i%16)), 108, write|availFlag, uint16(i))
+				w.desc(0, 2*i, buf, 51, next|availFlag, uint16(i))
+				continue
+			}
 			w.desc(0, 2*i, buf, 51, next, uint16(2*i+1))
 			w.desc(0, 2*i+1, buf+uint64(128*(1+i%16)), 108, write, 0)
 		}
@@ -301,13 +334,20 @@ func TestClientScribble(t *testing.T) {
 			case k%7 == 0 && round%3 != 0:
 				i := rng.IntN(l.Size)
 				v := []uint32{0, 51, 108, 4096, 0xffff_ffff, rng.Uint32()}[rng.IntN(6)]
-				w.desc(0, i, []uint64{buf, buf + 4096, 0, 1 << 40, rng.Uint64()}[rng.IntN(5)], v, uint16(rng.IntN(8)), uint16(rng.IntN(l.Size+2)))
+				flags := uint16(rng.IntN(8))
+				if w.packed() {
+					flags |= []uint16{0, availFlag, usedFlag, availFlag | usedFlag}[rng.IntN(4)]
+				}
+				w.desc(0, i, []uint64{buf, buf + 4096, 0, 1 << 40, rng.Uint64()}[rng.IntN(5)], v, flags, uint16(rng.IntN(l.Size+2)))
 			case k%11 == 0 && round%3 == 2:
 				ring[rng.IntN(len(ring))] = byte(rng.Uint32())
 			case k%5 == 0:
 				c.Mem.At(buf, 51)[rng.IntN(51)] = byte(rng.Uint32())
 			default:
-				binary.LittleEndian.PutUint16(avail[2:], uint16(k))
+				if w.packed() {
+					w.again(k)
+				}
+				binary.LittleEndian.PutUint16(avail[2:], uint16(k)) // packed: the flags of event suppression
 				w.q.Notify()
 			}
 		}

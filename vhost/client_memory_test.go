@@ -173,8 +173,8 @@ func TestClientStopWaits(t *testing.T) {
 	}
 	// 2 and 2 of the READs, one TEST UNIT READY or more before.
 	for i := range 2 {
-		if q := c.Request(i); uint16(q.Base()) != q.Ring().UsedIndex() || uint16(q.Base()) != q.Ring().Index() {
-			t.Errorf("queue %d stopped at %d, %d are used, %d available", i, q.Base(), q.Ring().UsedIndex(), q.Ring().Index())
+		if q := c.Request(i); q.Base() != q.Ring().Base() || q.Ring().UsedIndex() != q.Ring().Index() {
+			t.Errorf("queue %d stopped at %#x, the driver is at %#x: %d are used, %d available", i, q.Base(), q.Ring().Base(), q.Ring().UsedIndex(), q.Ring().Index())
 		}
 	}
 	r.ok(c.Start())
@@ -233,7 +233,7 @@ func TestClientMemoryFailedRing(t *testing.T) {
 			c := r.dial(vhosttest.Options{Queues: 2})
 			good(t, c.Request(0), lun0, make([]byte, 6), nil, nil)
 			w := raw{c.Request(0), c}
-			w.avail(uint16(w.q.Ring().Size))
+			w.stray()
 			if !w.q.Failed(patience) {
 				t.Fatal("the ring did not fail")
 			}

@@ -32,6 +32,7 @@ var promises = []promise{
 	{name: "direct-sync", cache: "direct", mode: ledger.Sync, volatile: true},
 	{name: "block-sync", cache: "writeback", mode: ledger.Sync, volatile: true, block: true},
 	{name: "block-direct", cache: "direct", mode: ledger.FUA, volatile: true, block: true},
+	{name: "atomic", cache: "writeback", mode: ledger.Atomic, volatile: true},
 }
 
 // crashBooks has a book for each promise; the promise's index is its LUN. The slots are
@@ -40,8 +41,11 @@ var promises = []promise{
 func crashBooks(seed uint64) []*ledger.Ledger {
 	var out []*ledger.Ledger
 	for i, p := range promises {
-		out = append(out, ledger.New(ledger.Config{Name: p.name, LUN: uint16(i), Mode: p.mode,
-			Slots: 600, Stride: 61, Count: 3, Batch: 4, Run: seed + uint64(i)}, seed))
+		c := ledger.Config{Name: p.name, LUN: uint16(i), Mode: p.mode, Slots: 600, Stride: 61, Count: 3, Batch: 4, Run: seed + uint64(i)}
+		if p.mode == ledger.Atomic {
+			c.Slots, c.Stride, c.Count = 60, 131, 128 // many sectors, of which a cut may leave some
+		}
+		out = append(out, ledger.New(c, seed))
 	}
 	return out
 }
@@ -51,7 +55,7 @@ func crashBooks(seed uint64) []*ledger.Ledger {
 func crashConfig(store func(i int, p promise) string, extra int) string {
 	var disks, luns []string
 	for i, p := range promises {
-		disks = append(disks, fmt.Sprintf("  - {name: %s, store: %q, cache: %s, %s}\n", p.name, store(i, p), p.cache, crashSize(store(i, p))))
+		disks = append(disks, fmt.Sprintf("  - {name: %s, store: %q, cache: %s, %s}\n", p.name, store(i, p), p.cache, crashSize(store(i, p), p)))
 		luns = append(luns, fmt.Sprintf("{lun: %d, disk: %s}", i, p.name))
 	}
 	disks = append(disks, "  - {name: fence, store: \"mem:\", size: 1MiB, shared: true}\n")
@@ -62,7 +66,10 @@ func crashConfig(store func(i int, p promise) string, extra int) string {
 		"  - name: fence\n    luns: [{lun: 0, disk: fence}]\n    iscsi: {iqn: \"" + fenceIQN + "\"}\n"
 }
 
-func crashSize(store string) string {
+func crashSize(store string, p promise) string {
+	if p.mode == ledger.Atomic {
+		return "size: 8MiB, create: true, atomicLog: 1MiB" // the log is beside it
+	}
 	if strings.HasPrefix(store, "file:") {
 		return "size: 20MiB, create: true"
 	}

@@ -219,7 +219,8 @@ func (s *station) yaml() string {
 
 // TestPowerLoss runs vtgt on a disk that loses power while it is written to. Whatever
 // was acknowledged as stable must be there afterwards: data by FUA, by SYNCHRONIZE
-// CACHE, and of a unit without a volatile cache; the YAML and the identities after
+// CACHE, of a unit without a volatile cache, and by WRITE ATOMIC, which also must be whole
+// or not there at all where it was not acknowledged; the YAML and the identities after
 // `vtgt apply`; registrations and the reservation with APTPL. Then the same with vtgt's syncs switched off, which must be noticed.
 func TestPowerLoss(t *testing.T) {
 	s := newStation(t)

@@ -13,13 +13,15 @@ type LostError struct {
 	Mode Mode
 	// Lost is how many sectors, of Acknowledged slots.
 	Lost, Acknowledged int
+	// Torn is how many slots have some of a write that is Atomic, and not all.
+	Torn int
 	// First describes some of them.
 	First []string
 }
 
 func (e *LostError) Error() string {
-	return fmt.Sprintf("%s (%v): %d sectors lost in %d slots that were acknowledged as stable: %s",
-		e.Name, e.Mode, e.Lost, e.Acknowledged, strings.Join(e.First, "; "))
+	return fmt.Sprintf("%s (%v): %d sectors lost in %d slots that were acknowledged as stable, %d slots torn: %s",
+		e.Name, e.Mode, e.Lost, e.Acknowledged, e.Torn, strings.Join(e.First, "; "))
 }
 
 // Reader reads n blocks from lba on.
@@ -64,16 +66,35 @@ func (l *Ledger) Check(read Reader) error {
 		for i := range l.c.Count {
 			if what := l.judge(slot, lba+uint64(i), b[i*SectorSize:(i+1)*SectorSize]); what != "" {
 				lost.Lost++
-				if len(lost.First) < 4 {
-					lost.First = append(lost.First, what)
-				}
+				lost.note(what)
 			}
 		}
+		if l.c.Mode == Atomic && torn(b) {
+			lost.Torn++
+			lost.note(fmt.Sprintf("LBA %d to %d are not of one write", lba, lba+uint64(l.c.Count)-1))
+		}
 	}
-	if lost.Lost > 0 {
+	if lost.Lost > 0 || lost.Torn > 0 {
 		return &lost
 	}
 	return nil
+}
+
+func (e *LostError) note(what string) {
+	if len(e.First) < 4 {
+		e.First = append(e.First, what)
+	}
+}
+
+// torn tells whether the sectors of b are of different writes, or some of one.
+func torn(b []byte) bool {
+	first := parse(b[:SectorSize])
+	for ; len(b) > 0; b = b[SectorSize:] {
+		if s := parse(b[:SectorSize]); s.zero != first.zero || s.seq != first.seq {
+			return true
+		}
+	}
+	return false
 }
 
 // judge returns what is wrong with a sector, "" if nothing is.

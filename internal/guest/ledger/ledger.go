@@ -21,11 +21,14 @@ const (
 	// Through: any WRITE that ended with GOOD. It is a promise where the unit
 	// has no volatile cache, and everywhere while only the target itself dies.
 	Through
+	// Atomic: WRITE ATOMIC that ended with GOOD; one that did not is there whole or
+	// not at all.
+	Atomic
 )
 
 // String names the mode.
 func (m Mode) String() string {
-	return [...]string{"FUA", "SYNCHRONIZE CACHE", "plain WRITE"}[m]
+	return [...]string{"FUA", "SYNCHRONIZE CACHE", "plain WRITE", "WRITE ATOMIC"}[m]
 }
 
 // Config describes a Ledger.
@@ -163,8 +166,11 @@ func (l *Ledger) batch(c *iscsitest.Conn) error {
 			fill(b[i*SectorSize:(i+1)*SectorSize], l.c.Run, e.seq, lba+uint64(i))
 		}
 		cdb := []byte{0x2a, 0, byte(lba >> 24), byte(lba >> 16), byte(lba >> 8), byte(lba), 0, byte(l.c.Count >> 8), byte(l.c.Count), 0}
-		if l.c.Mode == FUA {
+		switch l.c.Mode {
+		case FUA:
 			cdb[1] = 1 << 3
+		case Atomic: // (16), SBC-4 §5.44
+			cdb = []byte{0x9c, 0, 0, 0, 0, 0, byte(lba >> 24), byte(lba >> 16), byte(lba >> 8), byte(lba), 0, 0, byte(l.c.Count >> 8), byte(l.c.Count), 0, 0}
 		}
 		t, err := c.Start(&iscsitest.Command{LUN: l.c.LUN, CDB: cdb, Out: b})
 		if err != nil {

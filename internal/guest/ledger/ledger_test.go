@@ -25,6 +25,36 @@ func (d disk) write(l *Ledger, slot int, seq uint64) {
 	}
 }
 
+// TestFindsTorn: of what is atomic, some of a write is as bad as none of one that was
+// acknowledged.
+func TestFindsTorn(t *testing.T) {
+	l := New(Config{Name: "x", Mode: Atomic, First: 7, Slots: 8, Stride: 5, Count: 3, Run: 42}, 1)
+	d := disk{}
+	for slot := range 4 {
+		l.sent[slot], l.stable[slot] = 4, 4
+		d.write(l, slot, 4)
+	}
+	l.sent[1], l.sent[5] = 12, 13
+	check := func(what string, torn int) {
+		t.Helper()
+		err := l.Check(d.read)
+		var le *LostError
+		if torn == 0 && err != nil || torn > 0 && (!errors.As(err, &le) || le.Lost != 0 || le.Torn != torn) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	check("the old ones", 0)
+	last := l.lba(1) + 2
+	fill(d[last], l.c.Run, 12, last)
+	check("the last sector of the new one", 1)
+	d.write(l, 1, 12)
+	check("the new one", 0)
+	d.write(l, 5, 13)
+	check("two new ones", 0)
+	delete(d, l.lba(5)+1)
+	check("a new one with a hole", 1)
+}
+
 // TestFindsLoss breaks each promise once.
 func TestFindsLoss(t *testing.T) {
 	for name, tc := range map[string]struct {

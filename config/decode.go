@@ -36,7 +36,7 @@ type source struct {
 // places are those of all values by their paths.
 func (s *source) places() map[string]Pos {
 	s.once.Do(func() {
-		d, doc := parseTree(s.file, s.text, false)
+		d, doc := parseTree(s.file, s.text)
 		if doc != nil {
 			d.root(Default(), top(doc))
 		}
@@ -107,25 +107,20 @@ type decoder struct {
 func newDecoder(file string) *decoder { return &decoder{file: file, pos: map[string]Pos{}} }
 
 func decode(file string, text []byte) (*Config, error) {
-	d, doc := parseTree(file, text, false)
+	d, doc := parseTree(file, text)
 	if doc == nil {
 		return nil, d.errs
 	}
 	return d.config(text, doc)
 }
 
-// parseTree parses the only document of text; without comments they may be missing in it.
-// The decoder has the errors, with which the document may be nil.
-func parseTree(file string, text []byte, comments bool) (*decoder, *yaml.Node) {
+// parseTree parses the only document of text. The decoder has the errors, with which
+// the document may be nil.
+func parseTree(file string, text []byte) (*decoder, *yaml.Node) {
 	d := newDecoder(file)
 	if len(text) > maxFile {
 		d.add(Pos{1, 1}, "", "the configuration is larger than 16MiB", "name the right file")
 		return d, nil
-	}
-	if !comments {
-		if doc := parsePlain(text); doc != nil {
-			return d, doc
-		}
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var doc yaml.Node
@@ -458,7 +453,7 @@ func (d *decoder) str(to *string) setter {
 			hint = "put it in quotes: \"" + clip(n.Value) + "\""
 		}
 		if d.scalar(n, path, "text", hint, "!!str") {
-			*to = strings.Clone(n.Value) // the tree's words are all of one string
+			*to = n.Value
 		}
 	}
 }
@@ -497,7 +492,7 @@ func decimal(s string) (v int64, ok bool) {
 		return 0, false
 	}
 	for i := range len(s) {
-		if !isDigit(s[i]) {
+		if s[i] < '0' || s[i] > '9' {
 			return 0, false
 		}
 		v = v*10 + int64(s[i]-'0')

@@ -45,7 +45,7 @@ func Edit(file string, text []byte, ops ...Op) ([]byte, error) {
 	if len(ops) == 0 {
 		return text, nil
 	}
-	d, err := edit(file, text, ops)
+	d, err := edit(nil, file, text, ops)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,24 @@ func Edit(file string, text []byte, ops ...Op) ([]byte, error) {
 // EditConfig is Edit with what the result says, validated as Parse does it: for a file
 // of 1,000 targets that saves one parse of several.
 func EditConfig(file string, text []byte, ops ...Op) ([]byte, *Config, error) {
-	d, err := edit(file, text, ops)
+	return new(Editor).EditConfig(file, text, ops...)
+}
+
+// Editor makes changes one after another, and keeps what it knows of the text that the
+// last one left: at 1,000 targets that saves a parse of 14 ms for 10 MB of memory. The zero
+// Editor is ready; one goroutine at a time may use it.
+type Editor struct {
+	last *document // nothing has been changed in its tree
+}
+
+// EditConfig is the function of this name.
+func (e *Editor) EditConfig(file string, text []byte, ops ...Op) ([]byte, *Config, error) {
+	d := e.last
+	e.last = nil
+	if d != nil && (d.file != file || !bytes.Equal(d.text, text)) {
+		d = nil
+	}
+	d, err := edit(d, file, text, ops)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -68,26 +85,21 @@ func EditConfig(file string, text []byte, ops ...Op) ([]byte, *Config, error) {
 	if err := c.Validate(); err != nil {
 		return nil, nil, err
 	}
+	e.last = d
 	return d.text, c, nil
 }
 
 // edit makes the changes one after another, each on the document that the one before
-// has left. Only where a tree has to be written out are its comments needed.
-func edit(file string, text []byte, ops []Op) (*document, error) {
-	d, err := editBy(false, file, text, ops)
-	if errors.Is(err, errComments) {
-		d, err = editBy(true, file, text, ops)
+// has left. d is text's document, nil where it is not at hand; it is used up.
+func edit(d *document, file string, text []byte, ops []Op) (_ *document, err error) {
+	if d == nil {
+		d, err = parseDocument(file, text)
 	}
-	return d, err
-}
-
-func editBy(comments bool, file string, text []byte, ops []Op) (*document, error) {
-	d, err := parseDocument(file, text, comments)
 	if err == nil && together(ops) {
 		if n := d.editTogether(ops); n != nil {
 			d, ops = n, nil
 		} else {
-			d, err = parseDocument(file, text, comments) // its tree was changed
+			d, err = parseDocument(file, text) // its tree was changed
 		}
 	}
 	for i := range ops {
@@ -114,7 +126,7 @@ func together(ops []Op) bool {
 }
 
 // editTogether makes all changes by one splice, with one parse as the proof: at 1,000
-// targets a parse by the YAML library is 14 ms. It gives nil where that does not do, be it that an op is
+// targets a parse is 14 ms. It gives nil where that does not do, be it that an op is
 // wrong or that two of them touch the same place; d is of no use then.
 func (d *document) editTogether(ops []Op) *document {
 	all := &splice{}
@@ -422,10 +434,8 @@ type document struct {
 	doc   *yaml.Node // the document
 	root  *yaml.Node // its mapping
 	lines []int      // offset of each line
-	// comments are in the tree; else they may be missing.
-	comments bool
-	dec      *decoder // parsed it and has not decoded it yet; nil: it is known to decode
-	cfg      *Config  // what it says, nil: not known
+	dec   *decoder   // parsed it and has not decoded it yet; nil: it is known to decode
+	cfg   *Config    // what it says, nil: not known
 
 	// next is what a change has left, where finish had to parse that anyway.
 	next *document
@@ -446,15 +456,12 @@ func (d *document) then(text []byte, err error) (*document, error) {
 	case d.next != nil:
 		return d.next, nil
 	}
-	return parseDocument(d.file, text, d.comments)
+	return parseDocument(d.file, text)
 }
 
-// errComments is a change that needs the comments of a tree that has none.
-var errComments = errors.New("the comments are not known")
-
-func parseDocument(file string, text []byte, comments bool) (*document, error) {
+func parseDocument(file string, text []byte) (*document, error) {
 	// What follows the document is what the change is refused for, not this.
-	_, doc := parseTree(file, text, comments)
+	_, doc := parseTree(file, text)
 	if doc == nil {
 		_, err := decode(file, text)
 		if err == nil {
@@ -462,18 +469,18 @@ func parseDocument(file string, text []byte, comments bool) (*document, error) {
 		}
 		return nil, err
 	}
-	if d := newDocument(file, text, doc, comments); d != nil {
+	if d := newDocument(file, text, doc); d != nil {
 		return d, nil
 	}
 	return nil, Errors{{File: file, Pos: Pos{1, 1}, Msg: "the configuration is not a mapping", Hint: "begin with \"version: 1\""}}
 }
 
 // newDocument is text's document, nil where that is no mapping.
-func newDocument(file string, text []byte, doc *yaml.Node, comments bool) *document {
+func newDocument(file string, text []byte, doc *yaml.Node) *document {
 	if doc.Kind != yaml.DocumentNode || len(doc.Content) != 1 || !isMapping(doc.Content[0]) {
 		return nil
 	}
-	d := &document{file: file, text: text, comments: comments, doc: doc, root: doc.Content[0], lines: []int{0}}
+	d := &document{file: file, text: text, doc: doc, root: doc.Content[0], lines: []int{0}}
 	for i, c := range text {
 		if c == '\n' {
 			d.lines = append(d.lines, i+1)
@@ -500,11 +507,11 @@ func sameTree(a, b *yaml.Node) bool {
 // proved is text's document where it parses to the very nodes of d's changed tree, else
 // nil.
 func (d *document) proved(text []byte) *document {
-	x, doc := parseTree(d.file, text, d.comments)
+	x, doc := parseTree(d.file, text)
 	if doc == nil || len(x.errs) > 0 || !sameTree(doc, d.doc) {
 		return nil
 	}
-	n := newDocument(d.file, text, doc, d.comments)
+	n := newDocument(d.file, text, doc)
 	if n != nil {
 		n.dec = x // edit asks it what the last text says
 	}
@@ -547,9 +554,6 @@ func (d *document) finish(s *splice) ([]byte, error) {
 	}
 	if len(want.errs) > 0 {
 		return nil, want.sorted()
-	}
-	if !d.comments {
-		return nil, errComments
 	}
 	var b bytes.Buffer
 	e := yaml.NewEncoder(&b)

@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -248,7 +249,7 @@ func TestEditTogether(t *testing.T) {
 			}
 		}
 	}
-	d, err := parseDocument("f", many(3), false)
+	d, err := parseDocument("f", many(3))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,4 +327,51 @@ func FuzzEdit(f *testing.F) {
 			}
 		}
 	})
+}
+
+// An Editor that has made changes gives what a new one gives, also after a text that
+// somebody else has changed, a change that was refused, and one that nobody took.
+func TestEditor(t *testing.T) {
+	var e Editor
+	text := []byte("version: 1 # kept\ndisks:\n- {name: a, store: \"null:\", size: 1MiB}\n# the end\n")
+	add := func(name string) Op {
+		return Op{Action: Add, Kind: "disk", Name: name, Values: map[string]any{"store": "null:", "size": "1MiB"}}
+	}
+	step := func(text []byte, ops ...Op) []byte {
+		t.Helper()
+		want, wantC, wantErr := EditConfig("f", text, ops...)
+		got, c, err := e.EditConfig("f", text, ops...)
+		if (err == nil) != (wantErr == nil) || err != nil && err.Error() != wantErr.Error() {
+			t.Fatalf("%v, want %v", err, wantErr)
+		}
+		if string(got) != string(want) {
+			t.Fatalf("got\n%swant\n%s", got, want)
+		}
+		if err == nil {
+			c.src, wantC.src = nil, nil
+			if !reflect.DeepEqual(c, wantC) {
+				t.Fatalf("got %+v, want %+v", c, wantC)
+			}
+		}
+		return got
+	}
+	text = step(text, add("b"))
+	text = step(text, add("c"))
+	step(text, add("c")) // refused
+	text = step(text, add("d"), add("e"))
+	step(text, add("f")) // not taken
+	step(text, Op{Action: Modify, Kind: "disk", Name: "a", Values: map[string]any{"size": "nothing"}})
+	text = step(text, Op{Action: Modify, Kind: "disk", Name: "a", Values: map[string]any{"size": "2MiB"}})
+	text = step(text, Op{Action: Modify, Kind: "disk", Name: "a"}) // nothing
+	text = step(text, Op{Action: Remove, Kind: "disk", Name: "b"})
+	text = append(text, "# by hand\n"...)
+	text = step(text, add("g"))
+	if last := e.last; last == nil || string(last.text) != string(text) {
+		t.Error("nothing is kept")
+	}
+	for _, s := range []string{"# kept", "# the end", "# by hand"} {
+		if !strings.Contains(string(text), s) {
+			t.Errorf("%s is lost:\n%s", s, text)
+		}
+	}
 }

@@ -13,11 +13,14 @@ var (
 	hex16   = regexp.MustCompile(`^[0-9a-fA-F]{16}$`)
 )
 
-// isPlainName tells whether s may be an object's name.
+// isPlainName tells whether s may be an object's name: 1 to 63 letters, digits, dots,
+// dashes and underlines, of which the first is a letter or a digit.
 func isPlainName(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		if c == '_' && i == 0 || !isLetter(c) && !isDigit(c) && (i == 0 || c != '.' && c != '-') {
+	for i, c := range []byte(s) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		case i > 0 && (c == '.' || c == '_' || c == '-'):
+		default:
 			return false
 		}
 	}

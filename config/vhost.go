@@ -99,7 +99,7 @@ func (d *decoder) address(a *Address) setter {
 func (d *decoder) account(to *string) setter {
 	return func(n *yaml.Node, path string) {
 		if d.scalar(n, path, "a name or a number", "write a name, such as libvirt-qemu, or leave the key out", "!!str", "!!int") {
-			*to = strings.Clone(n.Value)
+			*to = n.Value
 		}
 	}
 }

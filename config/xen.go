@@ -93,7 +93,7 @@ func (d *decoder) targetXen(x *TargetXen) fields {
 	return fields{
 		"domain": func(n *yaml.Node, p string) {
 			if d.scalar(n, p, "a domain", "write a name, a UUID or a number that xl list shows", "!!str", "!!int") {
-				x.Domain = strings.Clone(n.Value)
+				x.Domain = n.Value
 			}
 		},
 		"device":    d.integer(func(v int64) { x.Device = uint32(v) }, 0, maxXenDevice),

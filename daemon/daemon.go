@@ -67,8 +67,9 @@ type Daemon struct {
 	comings journal // of sessions
 	atts    attachments
 
-	write   sync.Mutex // one writer
-	closed  bool       // under write
+	write   sync.Mutex    // one writer
+	editor  config.Editor // under write
+	closed  bool          // under write
 	cur     atomic.Pointer[graph]
 	closing atomic.Bool
 }

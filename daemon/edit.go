@@ -40,7 +40,7 @@ func (d *Daemon) Edit(e Edit) (*Result, error) {
 	if len(ops) == 0 {
 		return &Result{DryRun: e.DryRun, Revision: g.revision, Changes: []config.Change{}, Warnings: []string{}}, nil
 	}
-	text, cfg, err := config.EditConfig(g.file, g.text, ops...)
+	text, cfg, err := d.editor.EditConfig(g.file, g.text, ops...)
 	if err != nil {
 		return nil, about(err, ops)
 	}

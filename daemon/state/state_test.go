@@ -1,7 +1,6 @@
 package state
 
 import (
-	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -209,24 +208,4 @@ func FuzzIdentities(f *testing.F) {
 			}
 		}
 	})
-}
-
-// identities.json is what encoding/json writes, whatever it holds.
-func TestIdentitiesText(t *testing.T) {
-	odd := []string{"a", "b.c-d_e", "iscsi:vm1", "", `q"\`, "<&>", "ü", "\n\x00\x7f", "\xff", "\u2028"}
-	f := newFile()
-	for n := range len(odd) + 1 {
-		want, err := json.MarshalIndent(f, "", "  ")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := f.text(); string(got) != string(want)+"\n" {
-			t.Errorf("got\n%swant\n%s", got, want)
-		}
-		if n < len(odd) {
-			f.Disks[odd[n]] = Disk{Serial: odd[n], NAA: odd[len(odd)-1-n]}
-			f.Ports[odd[n]], f.Groups[odd[n]] = uint16(n), uint16(65535-n)
-			f.Initiators[odd[n]] = odd[n]
-		}
-	}
 }

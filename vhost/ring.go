@@ -47,6 +47,7 @@ type ring struct {
 	replay  bool // the chain in scratch was found in flight
 	reHead  uint16
 	held    bool // the core did not take the chain in scratch: it is next
+	serving bool // in serveStep, which publishes by itself
 
 	log     *dirtyLog // nil: writes are not noted
 	logUsed bool      // the used ring's are, too
@@ -67,7 +68,7 @@ type ring struct {
 	failure  error // the ring has failed
 
 	done, last *slot // responded to, not yet in the used ring
-	cur        *slot // in the hands of flushStep
+	sent       *slot // in the used ring, to be released
 	flush      loop.Node
 	again      loop.Node
 	polling    loop.PollNode
@@ -202,16 +203,32 @@ func (h *ringAgain) Handle(*loop.Node) { (*ring)(h).look() }
 // ringPoll is a ring whose driver was told that it need not kick.
 type ringPoll ring
 
-func (h *ringPoll) Poll() bool { return (*ring)(h).poll(pollStep) }
-func (h *ringPoll) Arm() bool  { return (*ring)(h).poll(armStep) }
-
-// poll tells whether there is something to take, and sees to it that it is taken.
-func (r *ring) poll(step func(*ring)) bool {
-	if !r.ready() || r.held || r.flight >= r.limit {
-		return false // what ends that looks at the ring, too
+// Poll serves what there is on the spot: a driver that polls waits for the answers, and
+// not for the end of the round.
+func (h *ringPoll) Poll() loop.Found {
+	r := (*ring)(h)
+	if !r.takes() {
+		return loop.Nothing
 	}
 	r.more = false
-	r.guard(step)
+	r.guard(serveStep)
+	if !r.more {
+		return loop.Nothing
+	}
+	r.serving = false
+	r.dirty() // counters, and what ends a stop
+	r.pass()
+	r.released()
+	return loop.Served
+}
+
+func (h *ringPoll) Arm() bool {
+	r := (*ring)(h)
+	if !r.takes() {
+		return false
+	}
+	r.more = false
+	r.guard(armStep)
 	if !r.more || r.dead {
 		return false
 	}
@@ -221,8 +238,20 @@ func (r *ring) poll(step func(*ring)) bool {
 	return true
 }
 
-func pollStep(r *ring) { r.more = r.vr.More() }
-func armStep(r *ring)  { r.more = r.vr.EnableKick() }
+// serveStep takes a batch, if there is one, and publishes what it was answered with.
+func serveStep(r *ring) {
+	if r.more = r.vr.More(); r.more {
+		r.serving = true
+		takeStep(r)
+		flushStep(r)
+	}
+}
+
+func armStep(r *ring) { r.more = r.vr.EnableKick() }
+
+// takes tells whether a look into the ring may find something to take; what ends that
+// it does not looks by itself.
+func (r *ring) takes() bool { return r.ready() && !r.held && r.flight < r.limit }
 
 // ready tells whether the ring takes requests.
 func (r *ring) ready() bool {
@@ -238,6 +267,7 @@ func (r *ring) look() {
 		r.d.events.deliver()
 		return
 	}
+	r.serving = false // should a panic have ended Poll
 	r.guard(takeStep)
 	r.pass()
 }
@@ -277,7 +307,9 @@ func takeStep(r *ring) {
 			return // goes on in release; kicks would not help
 		}
 		if n == batch {
-			r.loop.PostOnce(&r.again)
+			if !r.serving { // else the ring is hot, and looked at again
+				r.loop.PostOnce(&r.again)
+			}
 			return
 		}
 		ok, err := r.vr.Pop(&r.scratch)
@@ -299,7 +331,7 @@ func takeStep(r *ring) {
 
 // dirty has the ring's answers published, and its counters, at the end of the round.
 func (r *ring) dirty() {
-	if !r.flush.Queued() {
+	if !r.serving && !r.flush.Queued() {
 		r.loop.Defer(&r.flush)
 	}
 }
@@ -342,45 +374,43 @@ func (h *ringFlush) Handle(*loop.Node) { (*ring)(h).flushNow() }
 
 // flushNow publishes what was responded to.
 func (r *ring) flushNow() {
-	full := r.flight >= r.limit
-	for {
-		if !r.dead {
-			r.guard(flushStep)
-		}
-		if s := r.cur; s != nil { // at which memory went away
-			r.cur = nil
-			r.release(s)
-		}
-		if r.done == nil {
-			break
-		}
-		if r.dead {
-			for s := r.done; s != nil; s = r.done {
-				r.done = s.next
-				r.release(s)
-			}
-			break
-		}
+	if !r.dead {
+		r.guard(flushStep)
 	}
+	r.released()
 	r.now[cFlight] = uint64(r.flight)
 	for i, v := range r.now {
 		if r.shown[i].Load() != v { // a store locks the bus, a load does not
 			r.shown[i].Store(v)
 		}
 	}
-	if full && r.flight < r.limit {
-		r.loop.PostOnce(&r.again)
-	}
 	if r.stopping && !r.closed && r.flight == 0 {
 		r.end()
+	}
+}
+
+// released ends the requests that were published, and those that cannot be because
+// memory went away. It comes behind the publication: the driver does not wait for it.
+func (r *ring) released() {
+	full := r.flight >= r.limit
+	for s := r.sent; s != nil; s = r.sent {
+		r.sent = s.next
+		r.release(s)
+	}
+	if r.dead {
+		for s := r.done; s != nil; s = r.done {
+			r.done = s.next
+			r.release(s)
+		}
+	}
+	if full && r.flight < r.limit {
+		r.loop.PostOnce(&r.again)
 	}
 }
 
 // flushStep writes the responses and shows them to the driver.
 func flushStep(r *ring) {
 	for s := r.done; s != nil; s = r.done {
-		r.done = s.next
-		r.cur = s
 		if r.index == controlQueue {
 			r.resp[0] = byte(s.code)
 			gmem.Scatter(s.head, r.resp[:virtioscsi.TMFRespLen])
@@ -393,8 +423,8 @@ func flushStep(r *ring) {
 			r.written(s.pin.Map(), s.chain.In)
 			r.vr.Push(s.chain.Head, uint32(min(virtioscsi.RespLen+s.n, 1<<32-1)))
 		}
-		r.cur = nil
-		r.release(s)
+		r.done = s.next
+		s.next, r.sent = r.sent, s
 	}
 	if r.vr.Publish() {
 		r.notify()

@@ -149,8 +149,14 @@ func (h *ringRetry) Expired(*loop.Timer) { (*ring)(h).look() }
 // ringPoll is a ring whose front end was told that it need not notify.
 type ringPoll ring
 
-func (h *ringPoll) Poll() bool { return (*ring)(h).poll((*vscsiif.Ring).More) }
-func (h *ringPoll) Arm() bool  { return (*ring)(h).poll((*vscsiif.Ring).EnableNotify) }
+func (h *ringPoll) Poll() loop.Found {
+	if (*ring)(h).poll((*vscsiif.Ring).More) {
+		return loop.Posted
+	}
+	return loop.Nothing
+}
+
+func (h *ringPoll) Arm() bool { return (*ring)(h).poll((*vscsiif.Ring).EnableNotify) }
 
 func (r *ring) ready() bool { return !r.stopping && !r.dead && r.failure == nil }
 

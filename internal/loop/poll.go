@@ -4,13 +4,24 @@ package loop
 // asked for one: a ring that it shares with somebody. Both calls come on the loop
 // while it has nothing else to do.
 type Poller interface {
-	// Poll looks for work. When there is some it posts what serves it and
-	// returns true.
-	Poll() bool
-	// Arm asks for an event and then looks as Poll does: the loop is about to
-	// sleep.
+	// Poll looks for work. When there is some it serves it, or posts what does.
+	Poll() Found
+	// Arm asks for an event and then looks: the loop is about to sleep. When there
+	// is work it posts what serves it and returns true.
 	Arm() bool
 }
+
+// Found is what Poller.Poll found.
+type Found uint8
+
+const (
+	Nothing Found = iota
+	// Served: work that is done. What was deferred meanwhile may wait for some
+	// microseconds.
+	Served
+	// Posted: work that the round does.
+	Posted
+)
 
 // PollNode is a Poller's place among those that its loop looks at. It is embedded in
 // its owner and costs nothing while it is not hot.
@@ -59,7 +70,7 @@ func (l *Loop) cool(i int) {
 func (l *Loop) poll() (found bool) {
 	for i := len(l.hot) - 1; i >= 0; i-- {
 		n := l.hot[i]
-		if n.p.Poll() {
+		if n.p.Poll() != Nothing {
 			n.idle = 0
 			found = true
 			continue
@@ -77,9 +88,9 @@ func (l *Loop) poll() (found bool) {
 }
 
 // glance looks at what is hot while the loop spins.
-func (l *Loop) glance() (found bool) {
+func (l *Loop) glance() (found Found) {
 	for _, n := range l.hot {
-		found = n.p.Poll() || found
+		found = max(found, n.p.Poll())
 	}
 	return found
 }

@@ -42,9 +42,12 @@ func (w *well) Handle(*Node) {
 	w.l.Hot(&w.poll)
 }
 
-func (w *well) Poll() bool {
+func (w *well) Poll() Found {
 	w.polls++
-	return w.look()
+	if w.look() {
+		return Posted
+	}
+	return Nothing
 }
 
 func (w *well) Arm() bool {

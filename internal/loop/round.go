@@ -170,8 +170,11 @@ func (l *Loop) wait() {
 }
 
 // pending reports work that does not come from epoll or timers.
-func (l *Loop) pending() bool {
-	return !l.mail.empty() || l.defHead != nil || l.stop.Load() && !l.stopping || l.ring != nil && l.ring.Ready()
+func (l *Loop) pending() bool { return l.defHead != nil || l.wanted() }
+
+// wanted reports work that comes from others.
+func (l *Loop) wanted() bool {
+	return !l.mail.empty() || l.stop.Load() && !l.stopping || l.ring != nil && l.ring.Ready()
 }
 
 // retryRing is the wait (ns) before a ring that takes no requests is tried again.
@@ -204,17 +207,33 @@ func (l *Loop) block(ns int64) {
 }
 
 // linger looks for a microsecond into what is hot: a driver that polls answers sooner
-// than two system calls return. Only where loops spin at all.
+// than two system calls return. What it finds served it looks for again, so that between
+// two requests of depth 1 there is nothing but the look; counters and the like, which
+// they defer, wait until nothing comes, at most lookEvery. Only where loops spin at all.
 func (l *Loop) linger() bool {
 	if l.spin.now == 0 || l.g.spin.limit.Load() == 0 {
 		return false
 	}
-	for range spinLooks {
-		if l.pending() || l.glance() {
+	if l.defHead != nil {
+		return true
+	}
+	served := false
+	for looks := 0; looks < spinLooks; looks++ {
+		switch l.glance() {
+		case Posted:
+			return true
+		case Served:
+			l.now = l.g.Now()
+			if l.now-l.looked >= lookEvery || l.ring != nil && l.ring.InFlight() > 0 {
+				return true
+			}
+			served, looks = true, 0
+		}
+		if l.wanted() {
 			return true
 		}
 	}
-	return false
+	return served
 }
 
 // spinLooks is how often a spinning loop looks into memory between two system calls.
@@ -241,7 +260,7 @@ func (l *Loop) trySpin(start, end, ns int64) (found, tried bool) {
 		// A look into memory costs 10 to 20 ns, epoll and the clock 250: with rings
 		// to look into, these are asked after a microsecond of that.
 		for range looks {
-			if l.pending() || len(l.hot) > 0 && l.glance() {
+			if l.pending() || len(l.hot) > 0 && l.glance() != Nothing {
 				found = true
 				break
 			}

@@ -41,6 +41,7 @@ type Loop struct {
 
 	now    int64
 	looked int64 // the round that asked epoll last began then
+	slept  int64 // the wait before this round slept from then on; 0: it did not
 	called bool  // the last sleep was ended by a message, not by a source
 	// expected: Expect was called since the loop last had nothing to do.
 	expected bool

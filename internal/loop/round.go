@@ -93,6 +93,9 @@ func handle(n *Node) {
 // round puts it off once.
 const lookEvery = 10_000
 
+// dozeTime (ns) is more than an epoll_wait takes that finds something at once.
+const dozeTime = 5_000
+
 // wait fetches ready sources into evs; it sleeps while there is nothing at all
 // to do.
 func (l *Loop) wait() {
@@ -106,13 +109,17 @@ func (l *Loop) wait() {
 		return
 	}
 	l.looked = l.now
-	n, errno := sys.EpollPoll(l.epfd, l.evs[:])
-	l.evCount = n
-	if found || n > 0 || l.pending() {
-		return
+	// Who has just slept will sleep again, and finds out then what there is.
+	if dozes := l.slept != 0 && l.now-l.slept > dozeTime; found || !dozes {
+		n, errno := sys.EpollPoll(l.epfd, l.evs[:])
+		l.evCount = n
+		if n == 0 && errno != 0 && errno != sys.EINTR {
+			l.broken("epoll_wait", errno)
+		}
 	}
-	if errno != 0 && errno != sys.EINTR {
-		l.broken("epoll_wait", errno)
+	l.slept = 0
+	if found || l.evCount > 0 || l.pending() {
+		return
 	}
 	start := l.g.Now()
 	end := l.wheel.deadline()
@@ -157,6 +164,7 @@ func (l *Loop) wait() {
 		limit = max(end-l.g.Now(), 0)
 	}
 	l.stats.Sleeps++
+	l.slept = start
 	l.block(limit)
 	l.called = l.asleep.Load() == 0
 	l.asleep.Store(0)

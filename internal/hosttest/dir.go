@@ -41,7 +41,10 @@ func Public(t testing.TB) string {
 
 // enters tells whether every user may enter dir.
 func enters(dir string) bool {
-	dir, err := filepath.Abs(dir)
+	dir, err := filepath.EvalSymlinks(dir)
+	if err == nil {
+		dir, err = filepath.Abs(dir)
+	}
 	for ; err == nil; dir = filepath.Dir(dir) {
 		fi, err := os.Stat(dir)
 		if err != nil || fi.Mode()&0o001 == 0 {

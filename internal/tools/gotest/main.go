@@ -21,10 +21,16 @@ func main() {
 		again = regexp.MustCompile(strings.TrimPrefix(args[0], "-again="))
 		args = args[1:]
 	}
+	done, err := prepare()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "gotest:", err)
+		os.Exit(2)
+	}
 	code, err := runAgain(args, again, os.Stdout)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "gotest:", err)
 	}
+	done()
 	os.Exit(code)
 }
 

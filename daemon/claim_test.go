@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -94,7 +95,11 @@ func TestMounted(t *testing.T) {
 	}
 	dev := strings.TrimSpace(string(out))
 	defer exec.Command("losetup", "--detach", dev).Run()
-	at := w.dir + "/a mount"
+	dir, err := filepath.EvalSymlinks(w.dir) // the kernel tells where things are mounted
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := filepath.Join(dir, "a mount")
 	if err := os.Mkdir(at, 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -307,6 +307,7 @@ func (o *faultOp) pass() bool {
 		return true
 	}
 	o.op.Kind, o.op.Flags, o.op.Off, o.op.Len, o.op.Bufs, o.op.Ext = u.Kind, u.Flags, u.Off, u.Len, u.Bufs, u.Ext
+	o.op.Src, o.op.SrcOff = u.Src, u.SrcOff
 	transfer := u.Kind == backing.Read || u.Kind == backing.Write
 	switch {
 	case r.Swallow:

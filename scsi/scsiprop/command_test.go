@@ -33,6 +33,8 @@ const (
 	miscompare = 0x0e1d00
 	outOfRange = 0x052100
 	uaKey      = 0x06
+	// copyAborted is a key, too: COPY ABORTED.
+	copyAborted = 0x0a
 )
 
 // A command is one with what its outcome means.
@@ -55,6 +57,9 @@ type command struct {
 	want int
 	// met: CONDITION MET is as good as GOOD.
 	met bool
+	lun uint16
+	// copies: it may end with COPY ABORTED where its blocks are in doubt.
+	copies bool
 }
 
 // maker makes random commands for one client.
@@ -63,7 +68,7 @@ type maker struct {
 	id   uint64
 	seq  uint64
 	// seen is what anybody last saw in each block: what is compared with.
-	seen *[blocks]atomic.Uint64
+	seen *[all]atomic.Uint64
 }
 
 // next is a word that nobody has written before: the client and a number.
@@ -152,7 +157,7 @@ func (m *maker) make() *command {
 	if m.rand.IntN(2) == 0 {
 		dpoFUA = 0
 	}
-	switch m.rand.IntN(26) {
+	switch m.rand.IntN(30) {
 	case 0, 1, 2, 3, 4, 5:
 		lba, n := m.span(4)
 		return m.readOf(m.sized(0x08, 0x28, 0xa8, 0x88, dpoFUA, lba, n), lba, n)
@@ -201,8 +206,27 @@ func (m *maker) make() *command {
 		c.out, c.meant = m.data(lba, n, write)
 		c.doubt = doubt(c.meant, maybeWrite)
 		return c
+	case 25, 26, 27:
+		return m.copy()
+	case 28:
+		lba := m.rand.IntN(others)
+		n := 1 + m.rand.IntN(others-lba)
+		if m.rand.IntN(2) == 0 {
+			return m.readOther(lba, n)
+		}
+		c := &command{name: "WRITE to the other", lun: 1, writes: true, cdb: cdb10(0x2a, 0, lba, n)}
+		c.out, c.meant = m.data(blocks+lba, n, write)
+		c.doubt = doubt(c.meant, maybeWrite)
+		return c
 	}
 	return m.other()
+}
+
+// readOther reads the unit at LUN 1.
+func (m *maker) readOther(lba, n int) *command {
+	c := m.readOf(cdb10(0x28, 0, lba, n), blocks+lba, n)
+	c.lun = 1
+	return c
 }
 
 func (m *maker) readOf(cdb []byte, lba, n int) *command {

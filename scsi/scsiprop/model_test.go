@@ -2,6 +2,7 @@ package scsiprop
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -22,69 +23,108 @@ const (
 	maybeWrite
 	maybeOr
 	maybeSwap
+	// A copy of a block reads it at one moment and writes the other one at a later one.
+	copyRead
+	copyWrite
+	maybeCopy // the second, or nothing
 )
 
 func (k kind) String() string {
-	return [...]string{"is", "is not", "write", "or", "swap", "write?", "or?", "swap?"}[k]
+	return [...]string{"is", "is not", "write", "or", "swap", "write?", "or?", "swap?", "copied from", "copied to", "copied to?"}[k]
 }
 
 // fact is one kind about one block.
 type fact struct {
-	lba    int
+	lba    int // see all
 	kind   kind
 	w, old uint64
+	client int    // whose copy
 	what   string // the command, for people
 }
 
 func (f fact) String() string {
+	if f.kind >= copyRead {
+		return fmt.Sprintf("%s: block %d %v, by client %d", f.what, f.lba, f.kind, f.client)
+	}
 	return fmt.Sprintf("%s: block %d %v %x (%x)", f.what, f.lba, f.kind, f.w, f.old)
 }
 
-// model is one block: its state is its word. Reading is exact; what may have happened
-// leads to two states.
-func model(first uint64) porcupine.Model {
+// state is that of a block, or of two between which there are copies.
+type state struct {
+	w    [2]uint64
+	held uint32          // the clients whose copies have read, and not written yet
+	read [clients]uint64 // what
+}
+
+// with is s with w in block i.
+func (s state) with(i int, w uint64) state {
+	s.w[i] = w
+	return s
+}
+
+// model is the block a, or a and b. Reading is exact; what may have happened leads to two
+// states.
+func model(a, b int, first *[all]uint64) porcupine.Model {
 	m := porcupine.NondeterministicModel{
-		Init: func() []any { return []any{first} },
-		Step: func(state, input, _ any) []any {
-			s, f := state.(uint64), input.(fact)
+		Init: func() []any { return []any{state{w: [2]uint64{first[a], first[b]}}} },
+		Step: func(is, input, _ any) []any {
+			s, f := is.(state), input.(fact)
+			i := 0
+			if f.lba != a {
+				i = 1
+			}
+			now := s.w[i]
 			switch f.kind {
 			case equal:
-				if s != f.w {
+				if now != f.w {
 					return nil
 				}
 			case notEqual:
-				if s == f.w {
+				if now == f.w {
 					return nil
 				}
 			case write:
-				return []any{f.w}
+				return []any{s.with(i, f.w)}
 			case or:
-				return []any{s | f.w}
+				return []any{s.with(i, now|f.w)}
 			case swap:
-				if s != f.old {
+				if now != f.old {
 					return nil
 				}
-				return []any{f.w}
+				return []any{s.with(i, f.w)}
 			case maybeWrite:
-				return []any{s, f.w}
+				return []any{s, s.with(i, f.w)}
 			case maybeOr:
-				return []any{s, s | f.w}
+				return []any{s, s.with(i, now|f.w)}
 			case maybeSwap:
-				if s == f.old {
-					return []any{s, f.w}
+				if now == f.old {
+					return []any{s, s.with(i, f.w)}
 				}
+			case copyRead:
+				s.held |= 1 << f.client
+				s.read[f.client] = now
+			case copyWrite, maybeCopy:
+				if s.held>>f.client&1 == 0 {
+					return nil
+				}
+				w := s.read[f.client]
+				s.held, s.read[f.client] = s.held&^(1<<f.client), 0
+				if f.kind == copyWrite {
+					return []any{s.with(i, w)}
+				}
+				return []any{s, s.with(i, w)}
 			}
 			return []any{s}
 		},
 		DescribeOperation: func(input, _ any) string { return input.(fact).String() },
-		DescribeState:     func(state any) string { return fmt.Sprintf("%x", state) },
+		DescribeState:     func(is any) string { return fmt.Sprintf("%x", is.(state).w) },
 	}
 	return m.ToModel()
 }
 
 // history is what is known of all blocks.
 type history struct {
-	of [blocks][]porcupine.Operation
+	of [all][]porcupine.Operation
 }
 
 func (h *history) add(client int, call, ret int64, facts []fact) {
@@ -98,18 +138,27 @@ const checkLimit = 60 * time.Second
 
 // check reports the blocks whose history has no order that explains it. first are the
 // words that the blocks held before.
-func (h *history) check(tb testing.TB, first *[blocks]uint64) {
+func (h *history) check(tb testing.TB, first *[all]uint64) {
 	tb.Helper()
-	for lba, ops := range h.of {
-		switch porcupine.CheckOperationsTimeout(model(first[lba]), ops, checkLimit) {
+	for lba := range h.of {
+		other := partner(lba)
+		if other < lba {
+			continue // with that one
+		}
+		ops := h.of[lba]
+		if other != lba {
+			ops = slices.Concat(ops, h.of[other])
+		}
+		m := model(lba, other, first)
+		switch porcupine.CheckOperationsTimeout(m, ops, checkLimit) {
 		case porcupine.Ok:
 			continue
 		case porcupine.Unknown:
 			tb.Errorf("block %d: no answer about its %d operations within %v", lba, len(ops), checkLimit)
 			continue
 		}
-		tb.Errorf("block %d: no order explains what was seen; it held %x before", lba, first[lba])
-		for _, o := range shortest(model(first[lba]), ops) {
+		tb.Errorf("block %d: no order explains what was seen; it held %x before, and its partner %d %x", lba, first[lba], other, first[other])
+		for _, o := range shortest(m, ops) {
 			tb.Logf("  [%d, %d] nexus lane %d: %v", o.Call, o.Return, o.ClientId, o.Input)
 		}
 	}
@@ -163,13 +212,22 @@ func TestModel(t *testing.T) {
 		{"two swaps of one value", []op{{1, 4, fact{kind: swap, w: 7}}, {2, 3, fact{kind: swap, w: 8}}}, false},
 		{"one fails", []op{{1, 4, fact{kind: swap, w: 7}}, {2, 3, fact{kind: notEqual}}}, true},
 		{"or", []op{{1, 2, fact{kind: or, w: 6}}, {3, 4, fact{kind: or, w: 1}}, {5, 6, fact{kind: equal, w: 7}}}, true},
+		{"a copy", []op{{1, 2, fact{kind: write, w: 7}}, {3, 4, fact{kind: copyRead}}, {3, 4, fact{lba: 1, kind: copyWrite}}, {5, 6, fact{lba: 1, kind: equal, w: 7}}}, true},
+		{"a lost one", []op{{1, 2, fact{kind: write, w: 7}}, {3, 4, fact{kind: copyRead}}, {3, 4, fact{lba: 1, kind: copyWrite}}, {5, 6, fact{lba: 1, kind: equal}}}, false},
+		{"of what came later", []op{{1, 2, fact{kind: copyRead}}, {1, 2, fact{lba: 1, kind: copyWrite}}, {3, 4, fact{kind: write, w: 7}}, {5, 6, fact{lba: 1, kind: equal, w: 7}}}, false},
+		{"over what came in between", []op{{1, 8, fact{kind: copyRead}}, {1, 8, fact{lba: 1, kind: copyWrite}}, {3, 4, fact{lba: 1, kind: write, w: 7}}, {9, 10, fact{lba: 1, kind: equal}}}, true},
+		{"there and back at once", []op{{1, 2, fact{kind: write, w: 7}}, {3, 8, fact{kind: copyRead}}, {3, 8, fact{lba: 1, kind: copyWrite}},
+			{3, 8, fact{lba: 1, kind: copyRead, client: 1}}, {3, 8, fact{kind: copyWrite, client: 1}}, {9, 10, fact{kind: equal}}, {11, 12, fact{lba: 1, kind: equal, w: 7}}}, true},
+		{"of nothing", []op{{1, 2, fact{kind: write, w: 7}}, {3, 4, fact{kind: copyRead}}, {3, 4, fact{lba: 1, kind: copyWrite}}, {5, 6, fact{lba: 1, kind: equal, w: 8}}}, false},
+		{"an aborted one may be lost", []op{{1, 2, fact{kind: write, w: 7}}, {3, 4, fact{kind: copyRead}}, {3, 4, fact{lba: 1, kind: maybeCopy}}, {5, 6, fact{lba: 1, kind: equal}}}, true},
+		{"or not", []op{{1, 2, fact{kind: write, w: 7}}, {3, 4, fact{kind: copyRead}}, {3, 4, fact{lba: 1, kind: maybeCopy}}, {5, 6, fact{lba: 1, kind: equal, w: 7}}}, true},
 		{"a lost or", []op{{1, 4, fact{kind: or, w: 6}}, {2, 3, fact{kind: or, w: 1}}, {5, 6, fact{kind: equal, w: 6}}}, false},
 	} {
 		var h history
 		for _, o := range c.ops {
 			h.add(0, o.call, o.ret, []fact{o.f})
 		}
-		if got := porcupine.CheckOperations(model(0), h.of[0]); got != c.ok {
+		if got := porcupine.CheckOperations(model(0, 1, new([all]uint64)), slices.Concat(h.of[0], h.of[1])); got != c.ok {
 			t.Errorf("%s: %v", c.name, got)
 		}
 	}

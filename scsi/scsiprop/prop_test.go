@@ -19,6 +19,9 @@ import (
 	"github.com/vtgt/vtgt/scsi/scsitest"
 )
 
+// clients is how many there are.
+const clients = 16
+
 // patience bounds every wait: nothing may hang.
 const patience = 60 * time.Second
 
@@ -39,7 +42,7 @@ func seconds(tb testing.TB) time.Duration {
 }
 
 // TestDisk is the property: rounds of random commands by sixteen clients on four lanes
-// of three nexuses, on four loops, and of each round a history that is checked. In
+// of three nexuses to a unit, with copies within it and to and from another one, on four loops, and of each round a history that is checked. In
 // every second round task management functions come in between, in every third the
 // store fails now and then.
 func TestDisk(t *testing.T) {
@@ -47,7 +50,7 @@ func TestDisk(t *testing.T) {
 		name string
 		thin bool
 	}{{"discards", true}, {"zeroes", false}} {
-		t.Run(c.name, func(t *testing.T) { property(t, newMemory(c.thin), seconds(t)/2) })
+		t.Run(c.name, func(t *testing.T) { property(t, newMemory(c.thin, blocks), seconds(t)/2) })
 	}
 }
 
@@ -57,19 +60,21 @@ type world struct {
 	rig     *scsitest.Rig
 	fault   *backingtest.Fault
 	memory  *memory
+	other   *memory // of the unit at LUN 1
 	nexuses []*nexus
 	clients []*client
 	clock   atomic.Int64
-	seen    [blocks]atomic.Uint64 // see maker
+	seen    [all]atomic.Uint64 // see maker
 
 	// Of the round.
 
-	faults *faults
-	mu     sync.Mutex
-	h      history
-	failed int
+	faults  *faults
+	managed bool // there are task management functions
+	mu      sync.Mutex
+	h       history
+	failed  int
 
-	tasks, aborted, functions, errors, attentions, swaps, differed atomic.Int64
+	tasks, aborted, functions, errors, attentions, swaps, differed, copies atomic.Int64
 }
 
 // nexus is a front end.
@@ -114,11 +119,25 @@ func property(tb testing.TB, mem *memory, d time.Duration) {
 		tb.Fatal(err)
 	}
 	defer g.Close()
-	w := &world{tb: tb, memory: mem}
+	w := &world{tb: tb, memory: mem, other: newMemory(false, others)}
 	w.fault = backingtest.NewFault(&scsitest.DelayStore{Store: mem, Max: 50 * time.Microsecond})
-	w.rig = scsitest.NewRig(tb, g, w.fault, scsi.UnitConfig{Thin: true, Removable: true})
-	_, p1 := w.rig.Target("one", 0)
-	_, p2 := w.rig.Target("two", 0)
+	w.rig = scsitest.NewRig(tb, g, w.fault, scsi.UnitConfig{Thin: true, Removable: true, NAA: nameOf(0)})
+	behind := &scsitest.DelayStore{Store: w.other, Max: 50 * time.Microsecond}
+	if mem.info.DiscardZeroes { // the other half of the time there is no such operation
+		stores := map[backing.Store]*memory{w.fault: mem, behind: w.other}
+		mem.stores, w.other.stores = stores, stores
+	}
+	other, err := scsi.NewUnit(scsi.UnitConfig{Name: "other", Shared: true, NAA: nameOf(1)}, behind)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	t1, p1 := w.rig.Target("one", 0)
+	t2, p2 := w.rig.Target("two", 0)
+	for _, tg := range []*scsi.Target{t1, t2} {
+		if err := tg.Map(1, other, scsi.MapOptions{}); err != nil {
+			tb.Fatal(err)
+		}
+	}
 	for i, p := range []*scsi.Port{p1, p1, p2} {
 		n := &nexus{w: w}
 		if n.n, err = p.Attach(scsi.InitiatorID(fmt.Sprint("initiator", i)), n); err != nil {
@@ -146,8 +165,10 @@ func property(tb testing.TB, mem *memory, d time.Duration) {
 			return // what is left may never end
 		}
 		w.rig.Close()
-		tb.Logf("%d commands (%d aborted, %d met an error of the store, %d a unit attention), %d swaps, %d miscompares, %d functions",
-			w.tasks.Load(), w.aborted.Load(), w.errors.Load(), w.attentions.Load(), w.swaps.Load(), w.differed.Load(), w.functions.Load())
+		w.rig.Wait("the other unit's close", func(done func(int)) { other.Close(patience, done) })
+		tb.Logf("%d commands (%d aborted, %d met an error of the store, %d a unit attention), %d swaps, %d miscompares, %d copies, %d blocks moved, %d functions",
+			w.tasks.Load(), w.aborted.Load(), w.errors.Load(), w.attentions.Load(), w.swaps.Load(), w.differed.Load(), w.copies.Load(),
+			mem.moved.Load()+w.other.moved.Load(), w.functions.Load())
 	}()
 	rnd := rand.New(rand.NewPCG(seed, 1<<32))
 	end := time.Now().Add(d)
@@ -158,7 +179,7 @@ func property(tb testing.TB, mem *memory, d time.Duration) {
 		}
 	}
 	for what, n := range map[string]*atomic.Int64{"was aborted": &w.aborted, "met an error of the store": &w.errors,
-		"swapped a block": &w.swaps, "found a difference": &w.differed} {
+		"swapped a block": &w.swaps, "found a difference": &w.differed, "copied": &w.copies} {
 		if n.Load() == 0 {
 			tb.Errorf("no command %s", what)
 		}
@@ -168,11 +189,14 @@ func property(tb testing.TB, mem *memory, d time.Duration) {
 // round runs some commands of every client and checks what they saw. False: it is all
 // over.
 func (w *world) round(round int, rnd *rand.Rand) bool {
-	var first [blocks]uint64
-	for i := range first {
+	var first [all]uint64
+	for i := range blocks {
 		first[i], _ = word(w.memory.b[i][:])
 	}
-	w.h, w.faults, w.failed = history{}, nil, 0
+	for i := range others {
+		first[blocks+i], _ = word(w.other.b[i][:])
+	}
+	w.h, w.faults, w.failed, w.managed = history{}, nil, 0, round%2 == 1
 	w.fault.Clear()
 	if round%3 == 2 {
 		w.faults = w.inject(rnd)
@@ -188,7 +212,7 @@ func (w *world) round(round int, rnd *rand.Rand) bool {
 		})
 	}
 	stop := make(chan struct{})
-	if round%2 == 1 {
+	if w.managed {
 		for i, n := range w.nexuses {
 			r := rand.New(rand.NewPCG(rnd.Uint64(), uint64(i)))
 			managers.Go(func() {
@@ -215,22 +239,29 @@ func (w *world) round(round int, rnd *rand.Rand) bool {
 	w.faults = nil
 	// What has become of it, by every nexus.
 	for _, c := range []*client{w.clients[0], w.clients[8], w.clients[12]} {
-		for tries := 0; ; tries++ {
-			before := len(w.h.of[0])
-			if w.tb.Failed() || !c.run(c.m.readOf(cdb10(0x28, 0, 0, blocks), 0, blocks)) {
-				return false
-			}
-			if len(w.h.of[0]) > before {
-				break
-			}
-			if tries == 20 {
-				w.tb.Error("unit attentions without end")
-				return false
-			}
+		if !c.all(c.m.readOf(cdb10(0x28, 0, 0, blocks), 0, blocks), 0) || !c.all(c.m.readOther(0, others), blocks) {
+			return false
 		}
 	}
 	w.h.check(w.tb, &first)
 	return !w.tb.Failed()
+}
+
+// all runs cmd, a READ of a whole unit, lba its first block, in spite of unit attentions.
+// False: it is all over.
+func (c *client) all(cmd *command, lba int) bool {
+	w := c.w
+	for range 20 {
+		before := len(w.h.of[lba])
+		if w.tb.Failed() || !c.run(cmd) {
+			return false
+		}
+		if len(w.h.of[lba]) > before {
+			return true
+		}
+	}
+	w.tb.Error("unit attentions without end")
+	return false
 }
 
 // run runs one command and notes what it means. False: it is all over.
@@ -238,7 +269,7 @@ func (c *client) run(cmd *command) bool {
 	w, t := c.w, &c.task
 	clear(t.CDB[:])
 	t.CDBLen = uint8(copy(t.CDB[:], cmd.cdb))
-	t.Attr = scsi.Simple
+	t.LUN, t.Attr = scsi.EncodeLUN(cmd.lun), scsi.Simple
 	switch c.rand.IntN(16) {
 	case 0:
 		t.Attr = scsi.Ordered
@@ -312,6 +343,9 @@ func (c *client) outcome(cmd *command, in []byte) ([]fact, error) {
 		if cmd.name == "COMPARE AND WRITE" {
 			w.swaps.Add(1)
 		}
+		if cmd.copies {
+			w.copies.Add(1)
+		}
 		if cmd.read == nil {
 			for _, f := range cmd.meant {
 				if f.kind == write || f.kind == swap {
@@ -329,6 +363,14 @@ func (c *client) outcome(cmd *command, in []byte) ([]fact, error) {
 		}
 		w.differed.Add(1)
 		return cmd.differs(info)
+	case cmd.copies && code>>16 == copyAborted && (w.managed || w.faults != nil):
+		// What it did was aborted at the other unit, or met an error of the store.
+		w.mu.Lock()
+		if !w.managed {
+			w.failed++
+		}
+		w.mu.Unlock()
+		return cmd.doubt, nil
 	case w.faults != nil && code == w.faults.sense:
 		w.errors.Add(1)
 		w.mu.Lock()

@@ -3,6 +3,7 @@ package scsiprop
 import (
 	"encoding/binary"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/internal/loop"
@@ -37,11 +38,15 @@ type memory struct {
 	info backing.Info
 	mu   [blocks]sync.Mutex
 	b    [blocks][blockSize]byte
+	// stores are those that it can copy from; moved counts blocks.
+	stores map[backing.Store]*memory
+	moved  atomic.Int64
 }
 
-func newMemory(thin bool) *memory {
-	m := &memory{info: backing.Info{Size: blocks * blockSize, BlockAlign: blockSize, Volatile: true, Extents: true, Cached: true,
-		AtomicMax: blocks * blockSize}}
+// newMemory has n blocks.
+func newMemory(thin bool, n int) *memory {
+	m := &memory{info: backing.Info{Size: int64(n * blockSize), BlockAlign: blockSize, Volatile: true, Extents: true, Cached: true,
+		AtomicMax: n * blockSize}}
 	if thin {
 		m.info.DiscardGranularity, m.info.DiscardZeroes = blockSize, true
 	}
@@ -64,11 +69,16 @@ func (memoryQueue) Close(done func())  { done() }
 
 func (q memoryQueue) Submit(op *backing.Op) bool {
 	op.N, op.Err = 0, nil
-	if op.Off < 0 || op.Len < 0 || op.Off%blockSize != 0 || op.Len%blockSize != 0 || op.Off+op.Len > blocks*blockSize {
+	if op.Off < 0 || op.Len < 0 || op.Off%blockSize != 0 || op.Len%blockSize != 0 || op.Off+op.Len > q.m.info.Size {
 		op.Err = backing.ErrRange
 		return true
 	}
 	if op.Kind == backing.Sync {
+		return true
+	}
+	src := q.m.stores[op.Src]
+	if op.Kind == backing.Copy && src == nil {
+		op.Err = backing.ErrNotSupported
 		return true
 	}
 	at := 0 // in Bufs
@@ -87,6 +97,16 @@ func (q memoryQueue) Submit(op *backing.Op) bool {
 			q.m.b[i] = one
 			q.m.mu[i].Unlock()
 			op.N += blockSize
+		case backing.Copy:
+			from := (op.SrcOff-op.Off)/blockSize + i
+			src.mu[from].Lock()
+			one = src.b[from]
+			src.mu[from].Unlock()
+			q.m.mu[i].Lock()
+			q.m.b[i] = one
+			q.m.mu[i].Unlock()
+			op.N += blockSize
+			q.m.moved.Add(1)
 		case backing.Zero, backing.Discard:
 			q.m.mu[i].Lock()
 			q.m.b[i] = [blockSize]byte{}

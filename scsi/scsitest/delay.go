@@ -111,6 +111,7 @@ func (d *delayed) run() bool {
 	d.stage++
 	p := &d.part
 	p.Kind, p.Flags, p.Off, p.Len, p.Bufs, p.Ext = op.Kind, op.Flags, op.Off, op.Len, op.Bufs, op.Ext
+	p.Src, p.SrcOff = op.Src, op.SrcOff
 	if d.half != 0 {
 		from, n := int64(0), d.half
 		if d.stage == 2 {

@@ -1,12 +1,12 @@
 package backing_test
 
 import (
-	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/vtgt/vtgt/backing"
 	"github.com/vtgt/vtgt/backing/backingtest"
+	"github.com/vtgt/vtgt/internal/hosttest"
 	"github.com/vtgt/vtgt/internal/loop"
 )
 
@@ -33,11 +33,11 @@ func open(t testing.TB, spec string, o backing.Options) backing.Store {
 
 // tmpfs gives a folder on tmpfs.
 func tmpfs(t testing.TB) string {
-	d, err := os.MkdirTemp("/dev/shm", "vtgt-test-")
+	d, remove, err := hosttest.Memory(32 << 20)
 	if err != nil {
-		t.Skipf("no tmpfs at /dev/shm: %v", err)
+		t.Skip("no tmpfs:", err)
 	}
-	t.Cleanup(func() { os.RemoveAll(d) })
+	t.Cleanup(remove)
 	return d
 }
 

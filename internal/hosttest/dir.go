@@ -1,8 +1,10 @@
 package hosttest
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -55,4 +57,27 @@ func enters(dir string) bool {
 		}
 	}
 	return false
+}
+
+// Room is how many bytes can still be written to the file system of dir; 0 where there
+// is none. /dev/shm of a container has 64 MiB in all, as a rule.
+func Room(dir string) int64 {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0
+	}
+	return int64(st.Bavail) * st.Bsize
+}
+
+// Memory makes a folder on a file system in memory, /dev/shm, where that may be written
+// to and has room for n bytes; err says why not.
+func Memory(n int64) (dir string, remove func(), err error) {
+	const shm = "/dev/shm"
+	if have := Room(shm); have < n {
+		return "", nil, fmt.Errorf("%s has %d MiB free, %d are needed", shm, have>>20, (n+1<<20-1)>>20)
+	}
+	if dir, err = os.MkdirTemp(shm, "vtgt-"); err != nil {
+		return "", nil, err
+	}
+	return dir, func() { os.RemoveAll(dir) }, nil
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/vtgt/vtgt/internal/hosttest"
 	"github.com/vtgt/vtgt/internal/tools/peer"
 )
 
@@ -112,11 +113,12 @@ func (b *bench) startTeams(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if st, err := os.Stat("/dev/shm"); err == nil && st.IsDir() {
-		if shm, err = os.MkdirTemp("/dev/shm", "vtgt-bench-"); err != nil {
-			return err
-		}
-		b.closers = append(b.closers, func() { os.RemoveAll(shm) })
+	// Two peers have an image each.
+	if mem, remove, err := hosttest.Memory(2*b.o.bytes() + 1<<20); err == nil {
+		shm = mem
+		b.closers = append(b.closers, remove)
+	} else {
+		fmt.Fprintf(os.Stderr, "the peers' disks in memory are files on disk: %v\n", err)
 	}
 	type builder func(sub string, disks []peer.Disk) (*peer.Server, error)
 	start := func(name string, media []string, mem bool, f builder) (*team, error) {

@@ -19,7 +19,7 @@ JOBS     ?=
 
 # Go: yours, unless `make toolchain` has put the pinned one under .cache/.
 ifneq ($(wildcard .cache/go/bin/go),)
-GO := $(CURDIR)/.cache/go/bin/go
+GO := '$(CURDIR)/.cache/go/bin/go'
 export GOTOOLCHAIN := local
 export PATH := $(CURDIR)/.cache/go/bin:$(PATH)
 else

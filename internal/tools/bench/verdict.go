@@ -27,7 +27,10 @@ type goal struct {
 
 // text is what was measured.
 func (g *goal) text() string {
-	if g.Unit != "" {
+	switch {
+	case g.Unit != "" && g.Min != g.Max:
+		return fmt.Sprintf("%.4g (%.4g–%.4g)", g.Value, g.Min, g.Max)
+	case g.Unit != "":
 		return fmt.Sprintf("%.4g", g.Value)
 	}
 	return ratioText(spread{g.Value, g.Min, g.Max})

@@ -82,16 +82,7 @@ func reason(err error) string {
 
 // Parse decodes and validates text; file names it in errors. The error is an
 // Errors.
-func Parse(file string, text []byte) (*Config, error) {
-	c, err := decode(file, text)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.Validate(); err != nil {
-		return nil, err
-	}
-	return c, nil
-}
+func Parse(file string, text []byte) (*Config, error) { return new(Editor).Parse(file, text) }
 
 // decoder walks a YAML tree. It keeps going after an error, so that several are
 // reported at once.

@@ -65,11 +65,33 @@ type Editor struct {
 	last *document // nothing has been changed in its tree
 }
 
+// Parse is the function of this name, of a text that may be changed next.
+func (e *Editor) Parse(file string, text []byte) (*Config, error) {
+	e.last = nil
+	x, doc := parseTree(file, text)
+	if doc == nil {
+		return nil, x.errs
+	}
+	c, err := x.config(text, doc)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	e.last = newDocument(file, text, doc)
+	return c, nil
+}
+
 // EditConfig is the function of this name.
 func (e *Editor) EditConfig(file string, text []byte, ops ...Op) ([]byte, *Config, error) {
 	d := e.last
 	e.last = nil
-	if d != nil && (d.file != file || !bytes.Equal(d.text, text)) {
+	switch {
+	case d == nil:
+	case bytes.Equal(d.text, text):
+		d.file = file // of the same text, maybe another one
+	default:
 		d = nil
 	}
 	d, err := edit(d, file, text, ops)
@@ -493,7 +515,7 @@ func newDocument(file string, text []byte, doc *yaml.Node) *document {
 // the same in other ways, too.
 func sameTree(a, b *yaml.Node) bool {
 	if a.Kind != b.Kind || a.Kind == yaml.AliasNode || a.Anchor != "" || b.Anchor != "" || len(a.Content) != len(b.Content) ||
-		a.Value != b.Value || a.ShortTag() != b.ShortTag() {
+		a.Value != b.Value || (a.Tag != b.Tag || a.Tag == "") && a.ShortTag() != b.ShortTag() {
 		return false
 	}
 	for i := range a.Content {

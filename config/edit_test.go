@@ -366,10 +366,23 @@ func TestEditor(t *testing.T) {
 	text = step(text, Op{Action: Remove, Kind: "disk", Name: "b"})
 	text = append(text, "# by hand\n"...)
 	text = step(text, add("g"))
+	text = append(text, "# a whole text\n"...)
+	if _, err := e.Parse("other", text); err != nil || e.last == nil {
+		t.Fatalf("nothing is kept of what was parsed: %v", err)
+	}
+	step(text, Op{Action: Modify, Kind: "disk", Name: "a", Values: map[string]any{"size": "nothing"}}) // names f
+	if _, err := e.Parse("f", text); err != nil {
+		t.Fatal(err)
+	}
+	text = step(text, add("h"))
+	if _, err := e.Parse("f", []byte("version: 2\n")); err == nil || e.last != nil {
+		t.Errorf("what is refused is kept: %v", err)
+	}
+	text = step(text, add("i"))
 	if last := e.last; last == nil || string(last.text) != string(text) {
 		t.Error("nothing is kept")
 	}
-	for _, s := range []string{"# kept", "# the end", "# by hand"} {
+	for _, s := range []string{"# kept", "# the end", "# by hand", "# a whole text"} {
 		if !strings.Contains(string(text), s) {
 			t.Errorf("%s is lost:\n%s", s, text)
 		}

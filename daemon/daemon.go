@@ -229,7 +229,8 @@ type ApplyOptions struct {
 // (for messages). What the two configurations have in common is not touched. On an
 // error nothing has changed, except where the error says so.
 func (d *Daemon) Apply(file string, text []byte, o ApplyOptions) (*Result, error) {
-	cfg, err := config.Parse(file, text)
+	var e config.Editor
+	cfg, err := e.Parse(file, text)
 	if err != nil {
 		return nil, AsErrors(err)
 	}
@@ -241,7 +242,11 @@ func (d *Daemon) Apply(file string, text []byte, o ApplyOptions) (*Result, error
 	if g := d.cur.Load(); o.Revision != 0 && o.Revision != g.revision {
 		return nil, revisionError("configuration", g.revision, o.Revision)
 	}
-	return d.change(file, text, cfg, o, false)
+	r, err := d.change(file, text, cfg, o, false)
+	if err == nil && !o.DryRun {
+		d.editor = e // the next change may be an Edit
+	}
+	return r, err
 }
 
 // change applies or tells what it would do. d.write is held. edit: text is what is

@@ -3,6 +3,7 @@ package guesttest
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,11 @@ var promises = []promise{
 	{name: "block-sync", cache: "writeback", mode: ledger.Sync, volatile: true, block: true},
 	{name: "block-direct", cache: "direct", mode: ledger.FUA, volatile: true, block: true},
 	{name: "atomic", cache: "writeback", mode: ledger.Atomic, volatile: true},
+}
+
+// atomicLUN is the promise of WRITE ATOMIC.
+func atomicLUN() int {
+	return slices.IndexFunc(promises, func(p promise) bool { return p.mode == ledger.Atomic })
 }
 
 // crashBooks has a book for each promise; the promise's index is its LUN. The slots are

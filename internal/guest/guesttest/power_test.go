@@ -17,6 +17,7 @@ import (
 	"github.com/vtgt/vtgt/internal/guest/ledger"
 	"github.com/vtgt/vtgt/internal/guest/powerdisk"
 	"github.com/vtgt/vtgt/internal/hosttest"
+	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 // Paths in the guest.
@@ -266,6 +267,8 @@ func TestPowerLoss(t *testing.T) {
 			close(fenced)
 		}
 		time.Sleep(time.Duration(rng.IntN(200)) * time.Millisecond)
+		// In the midst of what one of them does: the pauses between are long.
+		tempotest.Recv(t, s.disks[1+atomicLUN()].StallAfter(rng.IntN(40)), "writes of the atomic disk")
 		keep := []float64{0, 0.1, 0.5, 0.9}[rng.IntN(4)]
 		lost := s.cut(rng, keep)
 		w.wait(t)

@@ -19,7 +19,10 @@ type Disk struct {
 	stable  []byte  // what a loss of power leaves
 	pending []write // since the last flush, in order
 	stats   Stats
-	dead    bool // between PowerCut and PowerOn
+	dead    bool          // between PowerCut and PowerOn
+	left    int           // StallAfter: writes that are answered still
+	stalled chan struct{} // closed at the one after
+	release chan struct{} // closed at the end of that; nil: there is none
 
 	conns map[net.Conn]bool
 	ln    net.Listener
@@ -72,6 +75,7 @@ func (d *Disk) PowerCut(rng *rand.Rand, keep float64) {
 	for c := range d.conns {
 		_ = c.Close()
 	}
+	d.goOn()
 	for _, w := range d.pending {
 		for i := 0; i < len(w.data); i += SectorSize {
 			if !w.fua && rng.Float64() >= keep {
@@ -87,6 +91,24 @@ func (d *Disk) PowerCut(rng *rand.Rand, keep float64) {
 	d.pending = nil
 	copy(d.now, d.stable)
 	d.mu.Unlock()
+}
+
+// StallAfter has the disk take n writes more and answer them, and then one that it does
+// not answer, nor anything else until PowerCut: so the power goes away in the midst of
+// what the guest does, and not in a pause. The channel is closed when that is so.
+func (d *Disk) StallAfter(n int) (stalled <-chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.left, d.stalled, d.release = n, make(chan struct{}), make(chan struct{})
+	return d.stalled
+}
+
+// goOn ends StallAfter. Lock held.
+func (d *Disk) goOn() {
+	if d.release != nil {
+		close(d.release)
+		d.release = nil
+	}
 }
 
 // PowerOn lets the disk serve again.
@@ -117,13 +139,26 @@ func (d *Disk) read(b []byte, off int64) error {
 // write takes b over.
 func (d *Disk) write(b []byte, off int64, fua bool) error {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	if d.dead {
+		d.mu.Unlock()
 		return errOff
 	}
 	d.stats.Writes++
 	copy(d.now[off:], b)
 	d.pending = append(d.pending, write{off, b, fua})
+	wait := d.release
+	if wait != nil {
+		if d.left--; d.left >= 0 {
+			wait = nil
+		} else {
+			close(d.stalled)
+		}
+	}
+	d.mu.Unlock()
+	if wait != nil { // requests are served one at a time: the next one waits too
+		<-wait
+		return errOff
+	}
 	return nil
 }
 

@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/vtgt/vtgt/internal/tempotest"
 )
 
 func newDisk(t *testing.T, size int) *Disk {
@@ -29,6 +31,28 @@ func (d *Disk) is(t *testing.T, n int64, want byte) {
 	b := make([]byte, SectorSize)
 	if err := d.read(b, n*SectorSize); err != nil || !bytes.Equal(b, sector(want)) {
 		t.Errorf("sector %d is %#x, want %#x (%v)", n, b[0], want, err)
+	}
+}
+
+// TestStall: the write that is not answered is one that a cut may tear.
+func TestStall(t *testing.T) {
+	d := newDisk(t, 8*SectorSize)
+	stalled := d.StallAfter(1)
+	if err := d.write(sector(1), 0, false); err != nil {
+		t.Fatal(err)
+	}
+	over := make(chan error, 1)
+	go func() { over <- d.write(sector(2), SectorSize, false) }()
+	tempotest.Recv(t, stalled, "the stall")
+	d.PowerCut(rand.New(rand.NewPCG(1, 2)), 1)
+	if tempotest.Recv(t, over, "its end") == nil {
+		t.Error("the write was answered")
+	}
+	d.PowerOn()
+	d.is(t, 0, 1)
+	d.is(t, 1, 2)
+	if err := d.write(sector(3), 0, false); err != nil {
+		t.Error("after the cut:", err)
 	}
 }
 

@@ -84,6 +84,7 @@ func (d *Disk) Close() {
 	_ = d.ln.Close()
 	d.mu.Lock()
 	d.dead = true
+	d.goOn()
 	for c := range d.conns {
 		_ = c.Close()
 	}

@@ -14,11 +14,15 @@ func libvirtFlags(cmd *cobra.Command, o *libvirt.Options) {
 	fs := cmd.Flags()
 	fs.StringVar(&o.URI, "connect", "", "the libvirt's `URI` (default $LIBVIRT_DEFAULT_URI, else qemu:///system for root, qemu:///session for others)")
 	fs.IntVar(&o.LUN, "lun", -1, "the `NUMBER` of the LUN, by iSCSI; not needed where there is one only")
+	noDefault(cmd, "lun")
 	fs.StringVar(&o.Via, "via", "", "the way, iscsi or vhost (vhost-user-scsi, all LUNs of the target); not needed where there is one only")
 	fs.BoolVar(&o.Live, "live", false, "the running domain only (until it ends)")
 	fs.BoolVar(&o.Config, "config", false, "the definition only (from the next start on)")
 	fs.DurationVar(&o.Wait, "wait", time.Minute, "how long the guest may take to let go of a device")
 }
+
+// noDefault keeps the -1 of a number that is not given out of the help.
+func noDefault(cmd *cobra.Command, flag string) { cmd.Flags().Lookup(flag).DefValue = "0" }
 
 func checkLibvirt(cmd *cobra.Command, o *libvirt.Options) error {
 	switch {

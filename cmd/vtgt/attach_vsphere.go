@@ -30,6 +30,7 @@ func (f *vsphereFlags) add(cmd *cobra.Command) {
 	fs.StringVar(&f.where.Host, "host", "", "the ESXi host, by its `NAME` in the inventory; not needed where there is one only")
 	fs.StringVar(&f.where.Cluster, "cluster", "", "all hosts of the cluster `NAME`")
 	fs.IntVar(&f.o.LUN, "lun", api.AllLUNs, "the `NUMBER` of the only LUN that is meant (default: all of the target)")
+	noDefault(cmd, "lun")
 	fs.DurationVar(&f.o.Wait, "wait", 2*time.Minute, "how long to wait for what must appear at a host, each time")
 	fs.BoolVar(&f.o.DryRun, "dry-run", false, "show each step and change nothing")
 }

@@ -39,6 +39,7 @@ name is followed by its name, else by its UUID. Run it in dom0, as root.` + howA
 		},
 	}
 	cmd.Flags().IntVar(&o.Device, "device", -1, "the device's `NUMBER` in the domain (default: the first that is free)")
+	noDefault(cmd, "device")
 	cmd.Flags().StringVar(&o.Type, "type", "", "the back end's `TYPE` in xenstore: vtgt, vtgt-NAME, or vscsi, which a loaded xen-scsiback of the kernel would take, too (default vtgt)")
 	cmd.Flags().DurationVar(&o.Wait, "wait", 0, "how long to wait until the domain has connected; not at all where it is not given")
 	return cmd

@@ -59,7 +59,7 @@ func newDiskAdd(g *globals) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		v := values()
 		if v["store"] == nil {
-			return usagef("no store is named: add --store file:/PATH, block:/dev/PATH, mem: or null:")
+			return usagef("no store is named: add --store file:/PATH, encrypted:/PATH, block:/dev/PATH, mem: or null:")
 		}
 		return f.run(g, cmd, api.EditOp{Action: config.Add, Kind: "disk", Name: args[0], Values: v})
 	}

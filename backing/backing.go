@@ -2,6 +2,7 @@ package backing
 
 import (
 	"github.com/vtgt/vtgt/internal/loop"
+	"github.com/vtgt/vtgt/internal/prefetch"
 )
 
 // Kind says what an Op does.
@@ -171,4 +172,12 @@ type Queue interface {
 	// Close refuses further operations and calls done, on the loop, when the
 	// last one has ended.
 	Close(done func())
+}
+
+// A Nearer is a Queue of a store that keeps its data in memory. Near is where the n
+// bytes from off on lie, so that a caller with something else to do first can have the
+// processor bring them nearer; empty outside the store. It is a hint: nothing is read,
+// and the data may be others, or elsewhere, when an Op comes.
+type Nearer interface {
+	Near(off, n int64) prefetch.Span
 }

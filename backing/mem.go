@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/vtgt/vtgt/internal/loop"
+	"github.com/vtgt/vtgt/internal/prefetch"
 	"github.com/vtgt/vtgt/internal/sys"
 )
 
@@ -239,6 +240,15 @@ func (q *memQueue) Submit(op *Op) bool {
 		op.Err = ErrNotSupported
 	}
 	return true
+}
+
+// Near is Nearer's.
+func (q *memQueue) Near(off, n int64) prefetch.Span {
+	size := q.s.Info().Size
+	if q.closed || off < 0 || n < 0 || off > size || n > size-off {
+		return prefetch.Span{}
+	}
+	return prefetch.Of(q.s.mem[off : off+n])
 }
 
 // piece does the next piece and reports the end.

@@ -300,7 +300,7 @@ func (lu *laneUnit) closeQueue() {
 // queueClosed: the last operation has left the store.
 func (lu *laneUnit) queueClosed() {
 	u := lu.unit
-	lu.queue = nil
+	lu.queue, lu.near = nil, nil
 	u.mu.Lock()
 	lu.gone = true
 	for _, b := range lu.droppers {

@@ -43,11 +43,12 @@ type laneUnit struct {
 	dropped bool   // let go of: no task may start
 	closing bool   // its queue closes
 
-	queue backing.Queue // nil until the first operation
-	tasks taskList      // in flight, in order of start
-	ready taskQueue     // to be started by the frame that filled it
-	now   counters      // the loop's own
-	dirty bool          // now differs from what was published
+	queue backing.Queue  // nil until the first operation
+	near  backing.Nearer // queue, where it is one
+	tasks taskList       // in flight, in order of start
+	ready taskQueue      // to be started by the frame that filled it
+	now   counters       // the loop's own
+	dirty bool           // now differs from what was published
 
 	flush loop.Node // deferred: publishes now
 	node  loop.Node // posted: mail, scans
@@ -375,6 +376,7 @@ func (lu *laneUnit) open() bool {
 		return false
 	}
 	lu.queue = q
+	lu.near, _ = q.(backing.Nearer)
 	return true
 }
 

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/vtgt/vtgt/internal/loop"
+	"github.com/vtgt/vtgt/internal/prefetch"
 	"github.com/vtgt/vtgt/scsi"
 )
 
@@ -155,6 +156,14 @@ func (q *Queue) Credit() int32 {
 
 // Kick passes what Submit has gathered to the stores: the end of a batch.
 func (q *Queue) Kick() { q.sh.lane.Kick() }
+
+// Near is scsi.Lane.Near of the command in r; empty where a mover moves the data.
+func (q *Queue) Near(r *Request) prefetch.Span {
+	if q.mover != nil {
+		return prefetch.Span{}
+	}
+	return q.sh.lane.Near(&r.Task)
+}
 
 // Submit starts the command in r.
 func (q *Queue) Submit(r *Request) {

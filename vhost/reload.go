@@ -38,6 +38,7 @@ func reloadStep(r *ring) {
 		return
 	}
 	r.take(r)
+	r.submitStaged()
 }
 
 // lost answers the chain in scratch: what became of the command is not known.

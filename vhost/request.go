@@ -69,7 +69,7 @@ func takeRequest(r *ring) {
 	req.OutSize, req.InSize, req.Replayed = out, in, r.replay
 	req.DataOut = gmem.Skip(s.chain.Out, virtioscsi.ReqLen)
 	req.DataIn = gmem.Skip(s.chain.In, virtioscsi.RespLen)
-	q.Submit(req)
+	r.submit(q, req)
 }
 
 // holdTime is the time between two attempts to get a held chain in.

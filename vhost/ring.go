@@ -46,8 +46,9 @@ type ring struct {
 	more    bool // there is something to take: the answer of pollStep and armStep
 	replay  bool // the chain in scratch was found in flight
 	reHead  uint16
-	held    bool // the core did not take the chain in scratch: it is next
-	serving bool // in serveStep, which publishes by itself
+	held    bool         // the core did not take the chain in scratch: it is next
+	serving bool         // in serveStep, which publishes by itself
+	staged  *srp.Request // taken, to be submitted: see ahead.go
 
 	log     *dirtyLog // nil: writes are not noted
 	logUsed bool      // the used ring's are, too
@@ -216,7 +217,8 @@ func (h *ringPoll) Poll() loop.Found {
 		return loop.Nothing
 	}
 	r.serving = false
-	r.dirty() // counters, and what ends a stop
+	r.submitStaged() // where memory went away
+	r.dirty()        // counters, and what ends a stop
 	r.pass()
 	r.released()
 	return loop.Served
@@ -269,6 +271,7 @@ func (r *ring) look() {
 	}
 	r.serving = false // should a panic have ended Poll
 	r.guard(takeStep)
+	r.submitStaged() // where memory went away
 	r.pass()
 }
 
@@ -295,6 +298,11 @@ func (r *ring) guard(step func(*ring)) {
 
 // takeStep takes one batch out of the ring.
 func takeStep(r *ring) {
+	takeBatch(r)
+	r.submitStaged()
+}
+
+func takeBatch(r *ring) {
 	r.now[cRounds]++
 	r.dirty()
 	r.vr.DisableKick()

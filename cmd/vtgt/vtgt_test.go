@@ -525,15 +525,20 @@ func TestUnprivileged(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	os.Chmod(filepath.Join(w.dir, "a.img"), 0) // where the tests run as nobody, it is theirs
 	os.Chmod(w.dir, 0o555)
+	defer os.Chmod(w.dir, 0o755) // what is in it is to go
 	os.Chmod(w.conf, 0o644)
 	run := func(want ...string) {
 		t.Helper()
-		c := exec.Command(program, w.now()...)
+		// What starts after all is ended, and has failed.
+		ctx, cancel := context.WithTimeout(t.Context(), tempotest.Patience)
+		defer cancel()
+		c := exec.CommandContext(ctx, program, w.now()...)
 		nobody(c)
 		out, err := c.CombinedOutput()
-		if err == nil {
-			t.Errorf("exit 0\n%s", out)
+		if err == nil || ctx.Err() != nil {
+			t.Errorf("it runs: %v\n%s", err, out)
 		}
 		for _, s := range want {
 			if !strings.Contains(string(out), s) {

@@ -24,7 +24,7 @@ func Dir(t testing.TB) string {
 func Public(t testing.TB) string {
 	t.Helper()
 	for _, base := range []string{os.TempDir(), "/tmp", "/var/tmp"} {
-		if !enters(base) {
+		if !Enters(base) {
 			continue
 		}
 		dir, err := os.MkdirTemp(base, "vtgt-p-") // short: a socket's path is bounded
@@ -41,8 +41,8 @@ func Public(t testing.TB) string {
 	return ""
 }
 
-// enters tells whether every user may enter dir.
-func enters(dir string) bool {
+// Enters tells whether every user may enter dir.
+func Enters(dir string) bool {
 	dir, err := filepath.EvalSymlinks(dir)
 	if err == nil {
 		dir, err = filepath.Abs(dir)

@@ -18,7 +18,7 @@ func TestDir(t *testing.T) {
 
 // TestPublic: a private TMPDIR is not used, one that is private further up neither.
 func TestPublic(t *testing.T) {
-	if dir := Public(t); !enters(dir) {
+	if dir := Public(t); !Enters(dir) {
 		t.Errorf("not everybody may enter %s", dir)
 	}
 	for _, sub := range []string{"", "open"} {
@@ -28,7 +28,7 @@ func TestPublic(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Setenv("TMPDIR", dir)
-		if dir := Public(t); strings.HasPrefix(dir, private) || !enters(dir) {
+		if dir := Public(t); strings.HasPrefix(dir, private) || !Enters(dir) {
 			t.Errorf("%s while TMPDIR is %s", dir, os.Getenv("TMPDIR"))
 		}
 	}

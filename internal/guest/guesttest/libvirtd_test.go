@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vtgt/vtgt/internal/guest"
+	"github.com/vtgt/vtgt/internal/hosttest"
 )
 
 // nobody is who QEMU and libvirtd run as where the tests run as root.
@@ -35,6 +36,9 @@ func newLibvirtd(t *testing.T) *libvirtd {
 	t.Helper()
 	if _, err := exec.LookPath("virsh"); err != nil {
 		t.Fatal("virsh is not installed: run make deps")
+	}
+	if d := os.TempDir(); os.Getuid() == 0 && !hosttest.Enters(d) {
+		t.Fatalf("libvirtd runs as user %d here, who may not enter %s: set TMPDIR to a folder that everybody may enter", nobody, d)
 	}
 	dir, err := os.MkdirTemp("", "vtgt-lv-")
 	if err != nil {

@@ -49,6 +49,7 @@ type ring struct {
 	held    bool         // the core did not take the chain in scratch: it is next
 	serving bool         // in serveStep, which publishes by itself
 	staged  *srp.Request // taken, to be submitted: see ahead.go
+	full    bool         // it had as many as it may: look again when some have ended
 
 	log     *dirtyLog // nil: writes are not noted
 	logUsed bool      // the used ring's are, too
@@ -400,7 +401,6 @@ func (r *ring) flushNow() {
 // released ends the requests that were published, and those that cannot be because
 // memory went away. It comes behind the publication: the driver does not wait for it.
 func (r *ring) released() {
-	full := r.flight >= r.limit
 	for s := r.sent; s != nil; s = r.sent {
 		r.sent = s.next
 		r.release(s)
@@ -411,14 +411,20 @@ func (r *ring) released() {
 			r.release(s)
 		}
 	}
-	if full && r.flight < r.limit {
+	if r.full && r.flight < r.limit {
+		r.full = false
 		r.loop.PostOnce(&r.again)
 	}
 }
 
+// lateReleases is how many requests of a batch are released behind its publication: of
+// many the first would have left the nearest cache by then.
+const lateReleases = 4
+
 // flushStep writes the responses and shows them to the driver.
 func flushStep(r *ring) {
-	for s := r.done; s != nil; s = r.done {
+	r.full = r.full || r.flight >= r.limit
+	for s, n := r.done, 0; s != nil; s, n = r.done, n+1 {
 		if r.index == controlQueue {
 			r.resp[0] = byte(s.code)
 			gmem.Scatter(s.head, r.resp[:virtioscsi.TMFRespLen])
@@ -432,6 +438,10 @@ func flushStep(r *ring) {
 			r.vr.Push(s.chain.Head, uint32(min(virtioscsi.RespLen+s.n, 1<<32-1)))
 		}
 		r.done = s.next
+		if n >= lateReleases {
+			r.release(s)
+			continue
+		}
 		s.next, r.sent = r.sent, s
 	}
 	if r.vr.Publish() {

@@ -67,19 +67,19 @@ func (l *Loop) cool(i int) {
 }
 
 // poll looks at what is hot, once a round.
-func (l *Loop) poll() (found bool) {
+func (l *Loop) poll() (found Found) {
 	for i := len(l.hot) - 1; i >= 0; i-- {
 		n := l.hot[i]
-		if n.p.Poll() != Nothing {
+		if f := n.p.Poll(); f != Nothing {
 			n.idle = 0
-			found = true
+			found = max(found, f)
 			continue
 		}
 		if n.idle++; n.idle < coldAfter {
 			continue
 		}
 		if n.idle = 0; n.p.Arm() {
-			found = true
+			found = Posted
 		} else {
 			l.cool(i)
 		}

@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/vtgt/vtgt/internal/sys"
 )
 
 // well is a Poller: work that a producer counts up, and wakes for if it was asked to.
@@ -19,12 +21,21 @@ type well struct {
 	// The loop's.
 	polls, arms int
 	deaf        bool // Arm asks and does not look
+	direct      bool // Poll serves on the spot, and defers a note of it
+	note        Node
+	noted       int64 // what took was when the note came
 }
+
+// wellNote is a well as the handler of its note.
+type wellNote well
+
+func (n *wellNote) Handle(*Node) { n.noted = n.took.Load() }
 
 func newWell(l *Loop) *well {
 	w := &well{l: l}
 	w.poll.Init(w)
 	w.serve.Init(w)
+	w.note.Init((*wellNote)(w))
 	w.asked.Store(true)
 	return w
 }
@@ -39,11 +50,19 @@ func (w *well) put() {
 
 func (w *well) Handle(*Node) {
 	w.took.Store(w.made.Load())
+	w.noted = w.took.Load()
 	w.l.Hot(&w.poll)
 }
 
 func (w *well) Poll() Found {
 	w.polls++
+	if n := w.made.Load(); w.direct && n != w.took.Load() {
+		w.took.Store(n)
+		if !w.note.Queued() {
+			w.l.Defer(&w.note)
+		}
+		return Served
+	}
 	if w.look() {
 		return Posted
 	}
@@ -100,7 +119,8 @@ func TestPoll(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(c.procs))
 			g := group(t, Config{Loops: 2, Spin: c.spin})
-			ws := []*well{newWell(g.Loops()[0]), newWell(g.Loops()[0]), newWell(g.Loops()[1])}
+			ws := []*well{newWell(g.Loops()[0]), newWell(g.Loops()[0]), newWell(g.Loops()[1]), newWell(g.Loops()[1])}
+			ws[1].direct, ws[2].direct = true, true
 			done := make(chan bool, len(ws))
 			for _, w := range ws {
 				go func() { done <- w.drive(c.n) }()
@@ -126,6 +146,9 @@ func TestPoll(t *testing.T) {
 				w.l.Do(func() {
 					if w.polls != polls {
 						t.Error("polled while it was armed")
+					}
+					if w.noted != w.took.Load() {
+						t.Errorf("served %d, noted at the end of a round only %d", w.took.Load(), w.noted)
 					}
 				})
 			}
@@ -192,4 +215,63 @@ func (b *busy) Handle(*Node) {
 	if !b.stop.Load() {
 		b.l.Post(&b.n)
 	}
+}
+
+// spring is a Poller that has work again soon, always, and serves it on the spot.
+type spring struct {
+	l     *Loop
+	polls int
+	poll  PollNode
+	note  Node
+	notes atomic.Int64
+}
+
+func (s *spring) Poll() Found {
+	if s.polls++; s.polls%3 == 0 {
+		return Nothing
+	}
+	if !s.note.Queued() {
+		s.l.Defer(&s.note)
+	}
+	return Served
+}
+
+func (s *spring) Arm() bool { return true }
+
+func (s *spring) Handle(*Node) { s.notes.Add(1) }
+
+// TestPollServed: a poller that is served again and again holds up neither sources nor
+// timers nor messages nor what it has deferred.
+func TestPollServed(t *testing.T) {
+	g := group(t, Config{Loops: 1})
+	l := g.Loops()[0]
+	s := &spring{l: l}
+	s.poll.Init(s)
+	s.note.Init(s)
+	l.Do(func() {
+		// Spinning, wherever this runs.
+		l.spin.now = l.spin.max
+		g.spin.checked.Store(1 << 62)
+		g.spin.limit.Store(1)
+		l.Hot(&s.poll)
+	})
+	var source Source
+	fd, ready, expired := eventfd(t), make(chan bool, 1), make(chan bool, 1)
+	add(t, l, &source, fd, In|Edge, readyFunc(func(*Source, Events) { ready <- true }))
+	var timer Timer
+	timer.Init(timerFunc(func(*Timer) { expired <- true }))
+	for range 10 {
+		n := s.notes.Load()
+		sys.EventfdSignal(fd)
+		within(t, ready, "a source")
+		l.Do(func() { l.After(&timer, time.Millisecond) })
+		within(t, expired, "a timer")
+		if !settles(func() bool { return s.notes.Load() > n }) {
+			t.Fatal("what it has deferred was not done")
+		}
+	}
+	l.Do(func() {
+		l.Remove(&source)
+		l.Cold(&s.poll)
+	})
 }

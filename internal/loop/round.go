@@ -104,9 +104,13 @@ func (l *Loop) wait() {
 		// Deferred kicks have gathered requests: one enter submits them all.
 		l.ring.Kick()
 	}
-	found := len(l.hot) > 0 && l.poll()
-	if len(l.hot) > 0 && l.now-l.looked < lookEvery && (found || l.linger()) {
-		return
+	found := false
+	if len(l.hot) > 0 {
+		f := l.poll()
+		if len(l.hot) > 0 && l.now-l.looked < lookEvery && l.linger(f) {
+			return
+		}
+		found = f != Nothing
 	}
 	l.looked = l.now
 	// Who has just slept will sleep again, and finds out then what there is.
@@ -218,14 +222,19 @@ func (l *Loop) block(ns int64) {
 // than two system calls return. What it finds served it looks for again, so that between
 // two requests of depth 1 there is nothing but the look; counters and the like, which
 // they defer, wait until nothing comes, at most lookEvery. Only where loops spin at all.
-func (l *Loop) linger() bool {
-	if l.spin.now == 0 || l.g.spin.limit.Load() == 0 {
-		return false
-	}
-	if l.defHead != nil {
+// found is what the first look has found.
+func (l *Loop) linger(found Found) bool {
+	served := found == Served
+	switch {
+	case found == Posted:
+		return true
+	case l.spin.now == 0 || l.g.spin.limit.Load() == 0:
+		return served
+	case !served && l.defHead != nil:
+		return true
+	case served && l.ring != nil && l.ring.InFlight() > 0:
 		return true
 	}
-	served := false
 	for looks := 0; looks < spinLooks; looks++ {
 		switch l.glance() {
 		case Posted:

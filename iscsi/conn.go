@@ -137,7 +137,7 @@ func (c *conn) open() error {
 		return err
 	}
 	c.lastIn = c.sh.l.Now()
-	c.sh.l.After(&c.timer, c.srv.tick)
+	c.lookLater()
 	c.pump()
 	c.rearm()
 	c.obey(c.sess.told)
@@ -281,6 +281,14 @@ func (c *conn) cutOff() {
 	c.sess.notice(c)
 }
 
+// lookLater arms the timer for the next of the server's ticks, which are the same for all
+// connections: 1,000 idle ones, each with a second of its own, woke their loops 1,000 times
+// a second and took 8 % of a processor.
+func (c *conn) lookLater() {
+	tick := c.srv.tick
+	c.sh.l.After(&c.timer, tick-time.Duration(c.sh.l.Now()%int64(tick)))
+}
+
 // Expired looks after a silent peer and after one that owes.
 func (n *connTimer) Expired(*loop.Timer) {
 	c := (*conn)(n)
@@ -318,5 +326,5 @@ func (n *connTimer) Expired(*loop.Timer) {
 		c.complain(peerStalled, "a missing command did not come, session dropped", "CmdSN", c.sess.expCmdSN, "for", l.StallTimeout)
 		c.sess.stop(orderDrop)
 	}
-	c.sh.l.After(&c.timer, c.srv.tick)
+	c.lookLater()
 }

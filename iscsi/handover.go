@@ -137,7 +137,7 @@ func (s *session) thaw() {
 		if c.frozen {
 			c.frozen = false
 			c.lastIn = c.sh.l.Now()
-			c.sh.l.After(&c.timer, s.srv.tick)
+			c.lookLater()
 		}
 		c.pump()
 		c.rearm()

@@ -40,10 +40,18 @@ func (q *fileQueue) bufferedRead(op *Op) bool {
 
 // bufferedWrite writes inline while nothing says that it may sleep: no sync is
 // running (which holds the inode, or pages under write-back) and no inline call
-// was slow lately (the kernel throttles who dirties too much).
+// was slow lately (the kernel throttles who dirties too much). Long ones go by the
+// store's pipe while the loop is behind.
 func (q *fileQueue) bufferedWrite(op *Op) bool {
 	s, st := q.s, &op.st
-	if op.Len <= inlineMax && s.writeInline != inlineNever && !s.stable(op) && s.syncs.Load() == 0 {
+	may := s.writeInline != inlineNever && !s.stable(op) && s.syncs.Load() == 0
+	if may && s.pipe.takes(op, q.l) {
+		q.enter(op)
+		st.phase = phaseWhole
+		q.toPipe(op)
+		return false
+	}
+	if may && op.Len <= inlineMax {
 		if w := s.watch.begin(s.now(), sys.VoluntarySwitches); w.ok {
 			n, e := sys.Pwritev2(q.cur.d.fd, st.vector(), op.Off, 0)
 			s.watch.end(w, s.now(), sys.VoluntarySwitches)

@@ -9,6 +9,12 @@ import (
 
 // work does what an Op's phase says, on a worker, and sends it home.
 func (q *fileQueue) work(op *Op) {
+	q.run(op)
+	op.st.post()
+}
+
+// run does what an Op's phase says.
+func (q *fileQueue) run(op *Op) {
 	s, st := q.s, &op.st
 	switch st.phase {
 	case phaseJudge:
@@ -17,7 +23,6 @@ func (q *fileQueue) work(op *Op) {
 		op.Err = s.runWhole(op)
 	}
 	st.phase = phaseEnd
-	st.post()
 }
 
 // runWhole does all that is left of op by calls that may sleep.

@@ -15,7 +15,7 @@ import (
 const (
 	// inlineMax is the longest transfer that is copied on a loop: 128 KiB out of
 	// the page cache take about 20 us. Above it the hand-over to a worker
-	// (3 us) is small change, and workers copy side by side.
+	// (3 us) is small change, and workers copy what is read side by side.
 	inlineMax = 128 << 10
 	// storeJobs bounds the blocking calls of one store.
 	storeJobs = 8
@@ -42,6 +42,7 @@ type fileStore struct {
 	log        *slog.Logger
 	group      *loop.Group
 	jobs       *loop.JobQueue
+	pipe       pipe
 	t0         time.Time
 
 	// What the open found out.

@@ -40,6 +40,7 @@ func openFile(spec, path string, block bool, o Options) (*fileStore, error) {
 	s.d = d
 	s.tellLatch()
 	s.jobs = o.Group.Workers().NewJobQueue(storeJobs)
+	s.pipe.init(s)
 	s.sync.s, s.excl.s = s, s
 	s.sync.job.Init(&s.sync)
 	s.excl.job.Init(&s.excl)

@@ -179,7 +179,17 @@ func (q *fileQueue) leaveWrite(op *Op) {
 }
 
 // toWorker hands the Op to the store's workers, for what its phase says.
-func (q *fileQueue) toWorker(op *Op) {
+func (q *fileQueue) toWorker(op *Op) { q.s.jobs.Submit(&q.carry(op).job) }
+
+// toPipe hands it to the store's pipe.
+func (q *fileQueue) toPipe(op *Op) {
+	op.st.piped = true
+	q.l.Relieve(1)
+	q.s.pipe.add(q.carry(op))
+}
+
+// carry makes the job that takes op to a worker.
+func (q *fileQueue) carry(op *Op) *fileJob {
 	st := &op.st
 	j := q.free
 	if j == nil {
@@ -191,7 +201,7 @@ func (q *fileQueue) toWorker(op *Op) {
 	j.op, j.next = op, nil
 	j.claim.Store(claimFree)
 	st.job, st.where = j, whereWorker
-	q.s.jobs.Submit(&j.job)
+	return j
 }
 
 // ended gets an Op back that was posted.
@@ -209,6 +219,10 @@ func (q *fileQueue) ended(op *Op) {
 // finish tells the owner. op is not ours any more when it returns.
 func (q *fileQueue) finish(op *Op) {
 	st := &op.st
+	if st.piped {
+		st.piped = false
+		q.l.Relieve(-1)
+	}
 	q.leaveWrite(op)
 	if st.bounce != nil {
 		st.bounce.Free()

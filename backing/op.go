@@ -46,6 +46,7 @@ type opState struct {
 	piece  [2]int64 // a bounced piece in flight, offsets in the store
 	phase  phase
 	where  where
+	piped  bool        // counted by its loop's Relieve
 	writer bool        // counted in its queue's writes
 	cancel atomic.Bool // Cancel was called: no further piece
 }

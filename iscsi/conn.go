@@ -31,6 +31,7 @@ type conn struct {
 
 	receiver
 	sender
+	lull lull
 
 	nextTag uint32 // target transfer tag
 
@@ -91,6 +92,7 @@ func newConn(s *session, ep endpoint, ln lane, p *login.Params, info *SessionInf
 	c.again.Init((*connAgain)(c))
 	c.deferred.Init((*connFlush)(c))
 	c.timer.Init((*connTimer)(c))
+	c.lull.timer.Init((*connLull)(c))
 	c.goneNode.Init((*connGone)(c))
 	c.text = login.NewText(s.srv.textConfig(&c.info), &c.params)
 	return c
@@ -173,7 +175,7 @@ func (c *conn) rearm() {
 		return
 	}
 	var ev loop.Events
-	if !c.stopReading() {
+	if !c.lull.on && !c.stopReading() {
 		ev |= loop.In
 	}
 	if c.blocked {
@@ -249,6 +251,7 @@ func (c *conn) drop() {
 	c.dead = true
 	c.ep.close()
 	c.sh.l.Stop(&c.timer)
+	c.sh.l.Stop(&c.lull.timer)
 	c.sh.forget(c)
 	if r := c.cur; r != nil && r.state == stArriving {
 		r.release()

@@ -97,6 +97,7 @@ func (c *conn) pump() {
 			c.requeue()
 		case rxMore:
 			if drained {
+				c.calm()
 				break
 			}
 			if bytes >= roundBytes {
@@ -112,10 +113,12 @@ func (c *conn) pump() {
 			}
 			bytes += n
 			drained = !full
+			c.sh.l.SetBehind(full)
 			continue
 		}
 		break
 	}
+	c.sh.l.SetBehind(false)
 	c.sess.kick()
 }
 

@@ -113,7 +113,9 @@ func (c *conn) flush() {
 		c.drop()
 		return
 	}
-	c.rearm()
+	if !c.stir() {
+		c.rearm()
+	}
 	c.sess.deliver()
 	if c.paused && !c.stopReading() {
 		c.paused = false

@@ -45,6 +45,8 @@ type Loop struct {
 	called bool  // the last sleep was ended by a message, not by a source
 	// expected: Expect was called since the loop last had nothing to do.
 	expected bool
+	behind   bool
+	relieved int
 	epfd     int
 	evfd     int
 	srcs     []slotEntry
@@ -174,6 +176,20 @@ func (l *Loop) PostOnce(n *Node) bool {
 // the loop is about to wait for: the loop may look for it before it sleeps, where that has
 // paid lately. On the loop only.
 func (l *Loop) Expect() { l.expected = true }
+
+// SetBehind says whether the source that is being served has more than it has given: what
+// is long may then be left to a worker, while the loop takes the rest. On the loop only.
+func (l *Loop) SetBehind(b bool) { l.behind = b }
+
+// Behind is what SetBehind said. On the loop only.
+func (l *Loop) Behind() bool { return l.behind }
+
+// Relieve changes, by n, how many long operations of its sources a worker does in the
+// loop's place while the loop takes more of them. On the loop only.
+func (l *Loop) Relieve(n int) { l.relieved += n }
+
+// Relieved is the sum of Relieve. On the loop only.
+func (l *Loop) Relieved() int { return l.relieved }
 
 // wake ends the loop's sleep if nobody else does.
 func (l *Loop) wake() {

@@ -133,7 +133,8 @@ func (l *Loop) wait() {
 	l.g.spin.refresh(start)
 	expected := l.expected
 	l.expected = false
-	if l.spin.now > 0 && (len(l.hot) > 0 || l.called) {
+	// A worker that relieves the loop has enough to do: there is no hurry.
+	if l.spin.now > 0 && (len(l.hot) > 0 || l.called && l.relieved == 0) {
 		if found, _ := l.trySpin(start, end, l.spin.now); found {
 			return
 		}

@@ -1,7 +1,6 @@
 package backing
 
 import (
-	"hash/crc32"
 	"testing"
 
 	"github.com/vtgt/vtgt/internal/loop"
@@ -34,14 +33,16 @@ func FileID(t testing.TB, path string) [16]byte {
 
 // RestoreEntry writes the header of a slot, whose data are there.
 func RestoreEntry(slot []byte, seq uint64, off int64, n int, id [16]byte) {
-	e := intentEntry{seq: seq, off: off, n: n, crc: crc32.Checksum(slot[intentHead:intentHead+n], castagnoli), id: id}
+	e := intentEntry{seq: seq, off: off, n: n, sum: sumIntent(slot[intentHead : intentHead+n]), id: id}
 	e.encode(slot)
 }
 
 // DecodeLog decodes b as a superblock and as a slot.
 func DecodeLog(t testing.TB, b []byte) {
-	if e, ok := decodeIntentEntry(b); ok && (e.n <= 0 || e.n > len(b)-intentHead || e.off < 0) {
-		t.Errorf("an entry of %d bytes in a slot of %d", e.n, len(b))
+	for _, old := range []bool{false, true} {
+		if e, ok := decodeIntentEntry(b, old); ok && (e.n <= 0 || e.n > len(b)-intentHead || e.off < 0) {
+			t.Errorf("an entry of %d bytes in a slot of %d", e.n, len(b))
+		}
 	}
 	if len(b) >= intentCount {
 		if s, blank, err := decodeIntentSuper(b); err == nil && !blank && (s.size() <= intentHead || s.slot > intentHead+intentMax) {

@@ -157,7 +157,7 @@ func (s *intentStore) replay(st Store) (pending int, err error) {
 		if err := in.move(Read, 0, super.at(i), b); err != nil {
 			return 0, err
 		}
-		if e, ok := decodeIntentEntry(b); ok {
+		if e, ok := decodeIntentEntry(b, super.old); ok {
 			all = append(all, found{e, i})
 		}
 	}

@@ -4,25 +4,32 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // The intent log of a store, a file of its own. All numbers are big-endian.
 //
 //	0     superblock, 4096 bytes, of which 64 count
-//	      0 "VTGTALOG"   8 version 1 (4)   12 length of a slot (4)   16 slots (4)
+//	      0 "VTGTALOG"   8 version 2 (4)   12 length of a slot (4)   16 slots (4)
 //	      20 zero (4)    24 the store's identity (16)   40 zero (20)   60 CRC32C of 0..59 (4)
 //	4096  slots, one after the other: a header of 4096 bytes, of which 64 count, then the data
 //	      0 "VTGTAENT"   8 sequence number (8)   16 offset in the store (8)   24 bytes (4)
-//	      28 CRC32C of the data (4)   32 the store's identity (16)   48 zero (12)
+//	      28 zero (4)   32 the store's identity (16)   48 XXH64 of the data (8)   56 zero (4)
 //	      60 CRC32C of 0..59 (4)
 //
 // A slot whose header does not begin with the magic, or one of whose checksums is wrong,
 // is empty: its data have not been written to the store.
+//
+// The data's checksum is no CRC: much of what is written has CRCs of its own, and the
+// CRC32C of blocks that each end with their CRC32C is the same whatever they hold, so that
+// a slot of which a loss of power had left old blocks was taken for whole. Version 1 had
+// that, in place of the zeros at 28; what such a log holds is replayed as it was.
 
 const (
 	intentHead    = 4096
 	intentCount   = 64 // bytes of a head that count
-	intentVersion = 1
+	intentVersion = 2
 
 	intentSuperMagic = "VTGTALOG"
 	intentEntryMagic = "VTGTAENT"
@@ -40,6 +47,7 @@ type intentSuper struct {
 	slot  int // bytes
 	slots int
 	id    intentID
+	old   bool // version 1
 }
 
 // size is the length of the whole log in bytes.
@@ -67,7 +75,11 @@ func decodeIntentSuper(b []byte) (s intentSuper, blank bool, err error) {
 	if string(b[:8]) != intentSuperMagic || !headSealed(b) {
 		return s, false, fmt.Errorf("it does not begin as one")
 	}
-	if v := binary.BigEndian.Uint32(b[8:]); v != intentVersion {
+	switch v := binary.BigEndian.Uint32(b[8:]); v {
+	case 1:
+		s.old = true
+	case intentVersion:
+	default:
 		return s, false, fmt.Errorf("version %d is not known", v)
 	}
 	slot, slots := binary.BigEndian.Uint32(b[12:]), binary.BigEndian.Uint32(b[16:])
@@ -84,7 +96,7 @@ type intentEntry struct {
 	seq uint64
 	off int64
 	n   int
-	crc uint32 // of the data
+	sum uint64 // of the data
 	id  intentID
 }
 
@@ -94,14 +106,17 @@ func (e *intentEntry) encode(b []byte) {
 	binary.BigEndian.PutUint64(b[8:], e.seq)
 	binary.BigEndian.PutUint64(b[16:], uint64(e.off))
 	binary.BigEndian.PutUint32(b[24:], uint32(e.n))
-	binary.BigEndian.PutUint32(b[28:], e.crc)
 	copy(b[32:], e.id[:])
+	binary.BigEndian.PutUint64(b[48:], e.sum)
 	sealHead(b)
 }
 
-// decodeIntentEntry reads a slot with its data; false: it is empty. e.n never exceeds
-// the slot.
-func decodeIntentEntry(b []byte) (e intentEntry, ok bool) {
+// sumIntent is the checksum of an entry's data.
+func sumIntent(b []byte) uint64 { return xxhash.Sum64(b) }
+
+// decodeIntentEntry reads a slot with its data, old: of version 1; false: it is empty.
+// e.n never exceeds the slot.
+func decodeIntentEntry(b []byte, old bool) (e intentEntry, ok bool) {
 	if len(b) < intentHead || string(b[:8]) != intentEntryMagic || !headSealed(b) {
 		return e, false
 	}
@@ -111,9 +126,13 @@ func decodeIntentEntry(b []byte) (e intentEntry, ok bool) {
 		return e, false
 	}
 	e.off, e.n = int64(off), int(n)
-	e.crc = binary.BigEndian.Uint32(b[28:])
+	e.sum = binary.BigEndian.Uint64(b[48:])
 	copy(e.id[:], b[32:])
-	return e, crc32.Checksum(b[intentHead:intentHead+e.n], castagnoli) == e.crc
+	data := b[intentHead : intentHead+e.n]
+	if old {
+		return e, crc32.Checksum(data, castagnoli) == binary.BigEndian.Uint32(b[28:])
+	}
+	return e, sumIntent(data) == e.sum
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -1,7 +1,6 @@
 package backing
 
 import (
-	"hash/crc32"
 	"syscall"
 
 	"github.com/vtgt/vtgt/internal/loop"
@@ -208,7 +207,7 @@ func (j *intentJob) turn() (again bool) {
 		if s.o.off {
 			return j.submit(q.data, intentPlaced, Write, FUA, p.Off, j.data())
 		}
-		e := intentEntry{seq: j.seq, off: p.Off, n: int(p.Len), crc: crc32.Checksum(j.data(), castagnoli), id: s.o.id}
+		e := intentEntry{seq: j.seq, off: p.Off, n: int(p.Len), sum: sumIntent(j.data()), id: s.o.id}
 		e.encode(j.buf.B)
 		return j.submit(q.log, intentLogged, Write, FUA, s.super.at(j.slot), j.buf.B)
 

@@ -136,7 +136,7 @@ soak: need-go guest-tools ## the long counts: soak tests for SECONDS (60), -race
 	VTGT_PACKED=1 VTGT_CRASH_ROUNDS=1000 $(gotest) -count=1 -timeout 1800s -skip '^TestClientCrashPacked$$' ./vhost
 	VTGT_XEN_ROUNDS=2000 $(gotest) -count=1 -timeout 1800s -run 'TestDeath|TestRestart' ./xen
 	$(MAKE) fuzz-short FUZZTIME=60s
-	VTGT_GUEST=1 VTGT_POWER_ROUNDS=20 VTGT_POWER_ATOMIC=1 VTGT_KILL_ROUNDS=50 VTGT_RECONNECT_ROUNDS=20 VTGT_TAKEOVER_ROUNDS=20 VTGT_MIGRATE_ROUNDS=10 VTGT_PARK_ROUNDS=10 VTGT_PACKED=1 VTGT_HOLD_SECONDS=300 $(gotest) -count=1 -v -timeout 5400s -run 'TestPowerLoss|TestKilled|TestMediaKilled|TestReconnect|TestTakeover|TestMigrate|TestParked|TestVHost' ./internal/guest/guesttest
+	VTGT_GUEST=1 VTGT_POWER_ROUNDS=20 VTGT_KILL_ROUNDS=50 VTGT_RECONNECT_ROUNDS=20 VTGT_TAKEOVER_ROUNDS=20 VTGT_MIGRATE_ROUNDS=10 VTGT_PARK_ROUNDS=10 VTGT_PACKED=1 VTGT_HOLD_SECONDS=300 $(gotest) -count=1 -v -timeout 5400s -run 'TestPowerLoss|TestKilled|TestMediaKilled|TestReconnect|TestTakeover|TestMigrate|TestParked|TestVHost' ./internal/guest/guesttest
 	VTGT_STOP_SECONDS=30 VTGT_ABORTS=1 $(MAKE) test-vio
 	VTGT_XEN_KILLS=10 $(MAKE) test-xen
 	VTGT_ATTACH_POINTS=1 $(MAKE) test-attach

@@ -220,18 +220,14 @@ func (s *station) yaml() string {
 
 // TestPowerLoss runs vtgt on a disk that loses power while it is written to. Whatever
 // was acknowledged as stable must be there afterwards: data by FUA, by SYNCHRONIZE
-// CACHE, of a unit without a volatile cache, and with VTGT_POWER_ATOMIC by WRITE ATOMIC,
-// which also must be whole or not there at all where it was not acknowledged; the YAML and the identities after
+// CACHE, of a unit without a volatile cache, and by WRITE ATOMIC, which also must be whole
+// or not there at all where it was not acknowledged; the YAML and the identities after
 // `vtgt apply`; registrations and the reservation with APTPL. Then the same with vtgt's syncs switched off, which must be noticed.
 func TestPowerLoss(t *testing.T) {
 	s := newStation(t)
 	rng, seed := random(t)
 	n := rounds(t, "VTGT_POWER_ROUNDS", 2)
 	books := crashBooks(seed)
-	atomic := os.Getenv("VTGT_POWER_ATOMIC") != ""
-	if !atomic {
-		books = books[:atomicLUN()] // the last one
-	}
 	s.boot()
 	s.ok(s.vm.PutSync(guestConfig, s.config(0)))
 	s.serve(s.vm.Spawn)
@@ -271,10 +267,8 @@ func TestPowerLoss(t *testing.T) {
 			close(fenced)
 		}
 		time.Sleep(time.Duration(rng.IntN(200)) * time.Millisecond)
-		if atomic {
-			// In the midst of what it does: the pauses between are long.
-			tempotest.Recv(t, s.disks[1+atomicLUN()].StallAfter(rng.IntN(40)), "writes of the atomic disk")
-		}
+		// In the midst of what one of them does: the pauses between are long.
+		tempotest.Recv(t, s.disks[1+atomicLUN()].StallAfter(rng.IntN(40)), "writes of the atomic disk")
 		keep := []float64{0, 0.1, 0.5, 0.9}[rng.IntN(4)]
 		lost := s.cut(rng, keep)
 		w.wait(t)

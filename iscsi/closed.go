@@ -11,15 +11,15 @@ const maxClosed = 16
 // closedWait bounds the wait for their end: of commands in the store.
 const closedWait = time.Second
 
-// endClosed has sessions end of which the node that logs in by key has closed the
-// connections: the end of a connection came before the new one began, but its loop may
-// not have looked yet, and what the node held by the old session (a RESERVE, PREVENT
-// ALLOW MEDIUM REMOVAL) would stand in its own way.
-func (s *Server) endClosed(key sessionKey) {
+// endClosed ends the sessions that are of those meant and that their nodes have closed:
+// the end of a connection came before the new one began, but its loop may not have looked
+// yet, and what the old session holds (a RESERVE, PREVENT ALLOW MEDIUM REMOVAL, a disk
+// that is not shared) would stand in the new one's way.
+func (s *Server) endClosed(of func(sessionKey) bool) {
 	var olds, over []*session
 	s.mu.Lock()
 	for k, x := range s.sessions {
-		if k.target == key.target && k.initiator == key.initiator && x.admitted && len(olds) < maxClosed {
+		if of(k) && x.admitted && len(olds) < maxClosed {
 			olds = append(olds, x)
 		}
 	}

@@ -446,7 +446,7 @@ func (s *Server) reachable(local netip.AddrPort) []netip.AddrPort {
 func (s *Server) admit(p *login.Params, info SessionInfo) (*session, pdu.LoginStatus, error) {
 	key := keyOf(p, info.nameOnly)
 	until := time.Now().Add(s.limits.LoginTimeout)
-	s.endClosed(key)
+	s.endClosed(func(k sessionKey) bool { return k.target == key.target && k.initiator == key.initiator })
 	for {
 		s.mu.Lock()
 		t, old := s.targets[p.TargetName], s.sessions[key]
@@ -492,7 +492,12 @@ func (s *Server) admit(p *login.Params, info SessionInfo) (*session, pdu.LoginSt
 		s.mu.Unlock()
 		p.TSIH = x.info.TSIH
 		x.l.AddLoad(1)
-		if err := t.attach(x); err != nil {
+		err := t.attach(x)
+		if e := (*scsi.SharingError)(nil); errors.As(err, &e) {
+			s.endClosed(func(k sessionKey) bool { return k.initiator == e.Holder })
+			err = t.attach(x)
+		}
+		if err != nil {
 			x.l.Do(func() { x.ended, x.detached = true, true; x.finish() })
 			if errors.Is(err, scsi.ErrNotShared) {
 				return nil, pdu.LoginAuthorizationFailure, err

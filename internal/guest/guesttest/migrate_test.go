@@ -149,17 +149,7 @@ func TestMigrate(t *testing.T) {
 			t.Errorf("round %d: the reservation: %s", round, out)
 		}
 	}
-	p, err := vm.Worked(true, 2*patience)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(p.Errors) > 0 {
-		t.Fatalf("the guest sees %v", p.Errors)
-	}
-	quiet(t, vm)
-	if err := vm.Poweroff(); err != nil {
-		t.Error(err)
-	}
+	p := endWork(t, vm)
 	for _, h := range hosts {
 		h.stop()
 	}

@@ -56,25 +56,15 @@ func TestReconnect(t *testing.T) {
 	}
 	sound(100)
 	for round := range n {
-		time.Sleep(time.Duration(rng.IntN(500)) * time.Millisecond)
+		pauseFor(rng, 500)
 		h.kill()
-		time.Sleep(time.Duration(rng.IntN(1500)) * time.Millisecond)
+		pauseFor(rng, 1500)
 		h.start()
 		begin := time.Now()
 		p := sound(100)
 		t.Logf("round %d: %d writes, %d reads, longest %d ms; writing again after %.1f s", round, p.Writes, p.Reads, p.Longest, time.Since(begin).Seconds())
 	}
-	p, err := vm.Worked(true, 2*patience)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(p.Errors) > 0 {
-		t.Fatalf("the guest sees %v", p.Errors)
-	}
-	quiet(t, vm)
-	if err := vm.Poweroff(); err != nil {
-		t.Error(err)
-	}
+	p := endWork(t, vm)
 	h.stop()
 	checkSlots(t, filepath.Join(h.dir, "data.img"), seed, slot, p.Sequence)
 }
@@ -93,6 +83,24 @@ func beginWork(t *testing.T, vm *guest.VM, q agent.Request) {
 	if err := vm.Work(q); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// endWork stops the writers, who have seen no error, and the guest, which says nothing of
+// one either.
+func endWork(t *testing.T, vm *guest.VM) agent.Progress {
+	t.Helper()
+	p, err := vm.Worked(true, 2*patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Errors) > 0 {
+		t.Fatalf("the guest sees %v", p.Errors)
+	}
+	quiet(t, vm)
+	if err := vm.Poweroff(); err != nil {
+		t.Error(err)
+	}
+	return p
 }
 
 // sound wants all writers at work, and waits until they have written more.

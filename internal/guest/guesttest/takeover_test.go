@@ -90,17 +90,7 @@ func TestTakeover(t *testing.T) {
 		t.Logf("round %d: %d writes, %d reads, longest %d ms", round, p.Writes, p.Reads, p.Longest)
 	}
 	t.Logf("pauses: %s", strings.Join(h.pauses(), ", "))
-	p, err := vm.Worked(true, 2*patience)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(p.Errors) > 0 {
-		t.Fatalf("the guest sees %v", p.Errors)
-	}
-	quiet(t, vm)
-	if err := vm.Poweroff(); err != nil {
-		t.Error(err)
-	}
+	p := endWork(t, vm)
 	h.stop()
 	checkSlots(t, filepath.Join(h.dir, "data.img"), seed, slot, p.Sequence)
 }

@@ -9,7 +9,7 @@ import (
 
 // takeControl serves the chain in scratch: a request on the control queue.
 func takeControl(r *ring) {
-	c := &r.scratch
+	c := r.scratch
 	out, in := gmem.Total(c.Out), gmem.Total(c.In)
 	var b [virtioscsi.TMFLen]byte
 	if out < virtioscsi.TypeLen {

@@ -105,7 +105,7 @@ func deliverStep(r *ring) {
 			r.dirty()
 			return
 		}
-		ok, err := r.vr.Pop(&r.scratch)
+		ok, err := r.vr.Pop(r.scratch)
 		if err != nil {
 			r.fail(err)
 			return

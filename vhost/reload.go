@@ -28,7 +28,7 @@ func reloadStep(r *ring) {
 	if r.held {
 		refuseHeld(r)
 	}
-	if err := r.vr.Reload(r.reHead, &r.scratch); err != nil {
+	if err := r.vr.Reload(r.reHead, r.scratch); err != nil {
 		r.fail(err)
 		return
 	}

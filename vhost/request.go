@@ -23,7 +23,7 @@ func (e *shortError) Error() string {
 
 // takeRequest serves the chain in scratch: a command.
 func takeRequest(r *ring) {
-	c, h := &r.scratch, &r.req
+	c := r.scratch
 	out, in := gmem.Total(c.Out)-virtioscsi.ReqLen, gmem.Total(c.In)-virtioscsi.RespLen
 	switch {
 	case out < 0:
@@ -33,7 +33,7 @@ func takeRequest(r *ring) {
 		r.fail(&shortError{"room for a response", in + virtioscsi.RespLen, virtioscsi.RespLen})
 		return
 	}
-	gmem.Gather(h[:], c.Out)
+	h := r.header(c.Out)
 	a, ok := h.LUN().Address()
 	var t *target
 	if ok {
@@ -70,6 +70,17 @@ func takeRequest(r *ring) {
 	req.DataOut = gmem.Skip(s.chain.Out, virtioscsi.ReqLen)
 	req.DataIn = gmem.Skip(s.chain.In, virtioscsi.RespLen)
 	r.submit(q, req)
+}
+
+// header copies the request header out of out, which has room for it: where memory is
+// gone, that ends here, before anything is under way.
+func (r *ring) header(out [][]byte) *virtioscsi.Req {
+	if b := out[0]; len(b) >= virtioscsi.ReqLen { // four moves, in the place of calls
+		r.req = virtioscsi.Req(b)
+	} else {
+		gmem.Gather(r.req[:], out)
+	}
+	return &r.req
 }
 
 // holdTime is the time between two attempts to get a held chain in.

@@ -15,7 +15,7 @@ type slot struct {
 	ring   *ring
 	target *target
 	pin    *gmem.Pin // the generation that the chain points into
-	chain  vring.Chain
+	chain  *vring.Chain
 	head   [][]byte // where the response header goes: the first bytes of chain.In
 	next   *slot    // in ring.done
 	code   virtioscsi.Response
@@ -23,7 +23,7 @@ type slot struct {
 }
 
 // newSlot is srp.Config.New.
-func newSlot(r *srp.Request) any { return &slot{r: r} }
+func newSlot(r *srp.Request) any { return &slot{r: r, chain: &vring.Chain{}} }
 
 // cutHead appends the first n bytes of bufs to dst, as pieces.
 func cutHead(dst, bufs [][]byte, n int) [][]byte {

@@ -2,6 +2,7 @@ package gmem
 
 import (
 	"errors"
+	"runtime"
 	"sync/atomic"
 	"unsafe"
 
@@ -127,14 +128,22 @@ func (a Area) Put64(off int, v uint64) {
 // the other loads it takes any address: a table that a driver put at an odd one is
 // copied bytewise.
 func (a Area) Load128(off int) (lo, hi uint64) {
-	_ = a.b[off+15]
-	p := unsafe.Pointer(&a.b[off])
-	if uintptr(p)&7 == 0 {
-		return swap64(atomic.LoadUint64((*uint64)(p))), swap64(atomic.LoadUint64((*uint64)(unsafe.Add(p, 8))))
+	p := unsafe.Pointer((*[16]byte)(a.b[off:]))
+	if !anyAddress && uintptr(p)&7 != 0 {
+		return load128((*[16]byte)(p))
 	}
+	return swap64(atomic.LoadUint64((*uint64)(p))), swap64(atomic.LoadUint64((*uint64)(unsafe.Add(p, 8))))
+}
+
+// anyAddress: the machine loads 64 bits from any address, so that Load128 is small enough
+// to be inlined; a chain has some four descriptors.
+const anyAddress = runtime.GOARCH == "amd64"
+
+// load128 is Load128 of any address.
+func load128(b *[16]byte) (lo, hi uint64) {
 	for i := 7; i >= 0; i-- {
-		lo = lo<<8 | uint64(a.b[off+i])
-		hi = hi<<8 | uint64(a.b[off+8+i])
+		lo = lo<<8 | uint64(b[i])
+		hi = hi<<8 | uint64(b[8+i])
 	}
 	return lo, hi
 }

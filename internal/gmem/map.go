@@ -133,22 +133,28 @@ func (m *Map) Append(dst [][]byte, a, n uint64, limit int) ([][]byte, error) {
 	}
 }
 
+// Piece translates n bytes at guest address a; false: they do not lie in one region.
+func (m *Map) Piece(a, n uint64) ([]byte, bool) {
+	r := m.find(a)
+	if r == nil || n > r.Size-(a-r.Guest) {
+		return nil, false
+	}
+	off := a - r.Guest
+	return r.mem[off : off+n : off+n], true
+}
+
 // Slice translates n bytes at guest address a that must lie in one region.
 func (m *Map) Slice(a, n uint64) ([]byte, error) {
+	if b, ok := m.Piece(a, n); ok {
+		return b, nil
+	}
 	if !checkRange(a, n) {
 		return nil, &AddressError{a, n, ErrWrap}
 	}
-	r := m.find(a)
-	if r == nil {
-		return nil, &AddressError{a, n, ErrOutside}
-	}
-	off := a - r.Guest
-	if n <= r.Size-off {
-		return r.mem[off : off+n : off+n], nil
-	}
 	// Two causes, two remedies: tell them apart.
 	for at := a; at-a < n; {
-		if r = m.find(at); r == nil {
+		r := m.find(at)
+		if r == nil {
 			return nil, &AddressError{a, n, ErrOutside}
 		}
 		at = r.Guest + r.Size // regions do not wrap

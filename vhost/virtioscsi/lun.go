@@ -1,6 +1,7 @@
 package virtioscsi
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"github.com/vtgt/vtgt/scsi"
@@ -38,6 +39,9 @@ type Address struct {
 
 // Address decodes the field. ok is false for a form that the standard does not have.
 func (l LUN) Address() (a Address, ok bool) {
+	if binary.BigEndian.Uint64(l[:])&^(0xff<<48|0xff<<32) == 1<<56 { // LUN 0 to 255, as nearly all
+		return Address{Target: l[1], LUN: scsi.LUN{0, l[3]}}, true
+	}
 	if l == ReportLUNs() {
 		return Address{LUN: scsi.LUNReportLUNs, WellKnown: true}, true
 	}

@@ -31,7 +31,12 @@ func (c *Chain) Grow(n int) {
 
 // Forget drops the references to guest memory and keeps the room.
 func (c *Chain) Forget() {
-	clear(c.bufs)
+	if len(c.bufs) == 3 { // header, response, data: in the place of a call
+		b := (*[3][]byte)(c.bufs)
+		b[0], b[1], b[2] = nil, nil, nil
+	} else {
+		clear(c.bufs)
+	}
 	c.bufs, c.Out, c.In = c.bufs[:0], nil, nil
 }
 
@@ -62,14 +67,9 @@ func (w *walk) fail(k Kind, i int, v uint64) error {
 
 // table follows a chain from entry i of a table of n descriptors.
 func (w *walk) table(t gmem.Area, n, i int, direct bool) error {
-	for seen := 1; ; seen++ {
-		// A chain visits an entry once: one that is longer than its table loops.
-		if seen > n {
-			return w.fail(Loop, i, uint64(seen))
-		}
-		if seen > w.r.limit {
-			return w.fail(TooLong, i, uint64(seen))
-		}
+	// A chain visits an entry once: one that is longer than its table loops.
+	most := min(n, w.r.limit)
+	for seen := 1; seen <= most; seen++ {
 		var d desc
 		d.lo, d.hi = t.Load128(i * descBytes)
 		if d.flags()&DescIndirect != 0 {
@@ -94,6 +94,10 @@ func (w *walk) table(t gmem.Area, n, i int, direct bool) error {
 			return w.fail(NextRange, i, uint64(n))
 		}
 	}
+	if most == n {
+		return w.fail(Loop, i, uint64(n+1))
+	}
+	return w.fail(TooLong, i, uint64(most+1))
 }
 
 func (w *walk) indirect(d desc, i int) error {
@@ -119,7 +123,8 @@ func (w *walk) indirect(d desc, i int) error {
 }
 
 func (w *walk) buffer(d desc, i int) error {
-	if d.len() == 0 {
+	n := uint64(d.len())
+	if n == 0 {
 		return w.fail(Empty, i, d.addr())
 	}
 	write := d.flags()&DescWrite != 0
@@ -127,19 +132,29 @@ func (w *walk) buffer(d desc, i int) error {
 		return w.fail(Order, i, uint64(d.flags()))
 	}
 	w.write = write
-	if w.total += uint64(d.len()); w.total > 1<<32 {
+	if w.total += n; w.total > 1<<32 {
 		return w.fail(TooBig, i, w.total)
 	}
-	var err error
+	c := w.c
+	if b, ok := w.r.mem.Piece(d.addr(), n); ok && len(c.bufs) < w.r.pieces {
+		c.bufs = append(c.bufs, b)
+	} else if err := w.pieces(d, i); err != nil {
+		return err
+	}
+	if !write {
+		w.out = len(c.bufs)
+	}
+	return nil
+}
+
+// pieces appends a buffer that lies in more than one region, or says what is wrong.
+func (w *walk) pieces(d desc, i int) (err error) {
 	if w.c.bufs, err = w.r.mem.Append(w.c.bufs, d.addr(), uint64(d.len()), w.r.pieces); err != nil {
 		k := Address
 		if errors.Is(err, gmem.ErrPieces) {
 			k = TooLong
 		}
-		return &Violation{Kind: k, Head: int(w.c.Head), Index: i, Value: d.addr(), Err: err}
+		err = &Violation{Kind: k, Head: int(w.c.Head), Index: i, Value: d.addr(), Err: err}
 	}
-	if !write {
-		w.out = len(w.c.bufs)
-	}
-	return nil
+	return err
 }

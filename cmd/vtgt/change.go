@@ -76,10 +76,7 @@ func showResult(cmd *cobra.Command, r *api.Result, format string) error {
 	for _, w := range r.Warnings {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+w)
 	}
-	n := fmt.Sprintf("%d changes", len(r.Changes))
-	if len(r.Changes) == 1 {
-		n = "1 change"
-	}
+	n := number(len(r.Changes), "change")
 	switch {
 	case len(r.Changes) == 0:
 		fmt.Fprintln(out, "nothing changes")

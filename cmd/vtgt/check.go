@@ -37,7 +37,8 @@ uses it.`,
 					return err
 				}
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: %d disks, %d targets, %d portals\n", file, len(c.Disks), len(c.Targets), len(c.ISCSI.Portals))
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: %s, %s, %s\n", file,
+				number(len(c.Disks), "disk"), number(len(c.Targets), "target"), number(len(c.ISCSI.Portals), "portal"))
 			return nil
 		},
 	}

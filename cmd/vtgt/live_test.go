@@ -648,7 +648,7 @@ func TestNotifyReload(t *testing.T) {
 			}
 		}
 	}
-	until("READY=1", "STATUS=serving 1 disks at 1 targets")
+	until("READY=1", "STATUS=serving 1 disk at 1 target")
 	until("WATCHDOG=1")
 	s.cmd.Process.Signal(syscall.SIGHUP)
 	until("RELOADING=1", "MONOTONIC_USEC=")

@@ -212,7 +212,7 @@ func (p *process) ready() {
 
 func (p *process) notifyReady(more string) {
 	s := p.d.Status()
-	p.notify(fmt.Sprintf("%s\nSTATUS=serving %d disks at %d targets%s", sd.SdNotifyReady, s.Disks, s.Targets, strings.ReplaceAll(more, "\n", " ")))
+	p.notify(fmt.Sprintf("%s\nSTATUS=serving %s at %s%s", sd.SdNotifyReady, number(s.Disks, "disk"), number(s.Targets, "target"), strings.ReplaceAll(more, "\n", " ")))
 }
 
 // watchdog tells systemd, where it wants to hear it (WatchdogSec=), that all loops

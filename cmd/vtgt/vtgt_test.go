@@ -315,7 +315,7 @@ func TestBadInput(t *testing.T) {
 		})
 	}
 	w.write(string(good))
-	if out := w.ok(check...); !strings.Contains(out, "ok: 1 disks, 1 targets, 1 portals") {
+	if out := w.ok(check...); !strings.Contains(out, "ok: 1 disk, 1 target, 1 portal") {
 		t.Errorf("%s", out)
 	}
 }

@@ -133,28 +133,47 @@ func (m *Map) Append(dst [][]byte, a, n uint64, limit int) ([][]byte, error) {
 	}
 }
 
-// Piece translates n bytes at guest address a; false: they do not lie in one region.
-func (m *Map) Piece(a, n uint64) ([]byte, bool) {
+// A Window is a region of a Map, as somebody remembers it who comes there often. The zero
+// value holds nothing. It must not outlive the hold on the Map (Pin).
+type Window struct {
+	guest, size uint64
+	mem         []byte
+}
+
+// Window is the region that holds guest address a; empty: none does.
+func (m *Map) Window(a uint64) Window {
 	r := m.find(a)
-	if r == nil || n > r.Size-(a-r.Guest) {
+	if r == nil {
+		return Window{}
+	}
+	return Window{r.Guest, r.Size, r.mem}
+}
+
+// Piece translates n bytes at guest address a; false: they do not all lie in w.
+func (w *Window) Piece(a, n uint64) ([]byte, bool) {
+	off := a - w.guest
+	if off >= w.size || n > w.size-off {
 		return nil, false
 	}
-	off := a - r.Guest
-	return r.mem[off : off+n : off+n], true
+	return w.mem[off : off+n : off+n], true
 }
 
 // Slice translates n bytes at guest address a that must lie in one region.
 func (m *Map) Slice(a, n uint64) ([]byte, error) {
-	if b, ok := m.Piece(a, n); ok {
-		return b, nil
-	}
 	if !checkRange(a, n) {
 		return nil, &AddressError{a, n, ErrWrap}
 	}
+	r := m.find(a)
+	if r == nil {
+		return nil, &AddressError{a, n, ErrOutside}
+	}
+	off := a - r.Guest
+	if n <= r.Size-off {
+		return r.mem[off : off+n : off+n], nil
+	}
 	// Two causes, two remedies: tell them apart.
 	for at := a; at-a < n; {
-		r := m.find(at)
-		if r == nil {
+		if r = m.find(at); r == nil {
 			return nil, &AddressError{a, n, ErrOutside}
 		}
 		at = r.Guest + r.Size // regions do not wrap

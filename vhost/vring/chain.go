@@ -40,29 +40,33 @@ func (c *Chain) Forget() {
 	c.bufs, c.Out, c.In = c.bufs[:0], nil, nil
 }
 
-// walk is the state of reading one chain.
+// walk is the reading of one chain: first all its descriptors, each once, then the
+// buffers that they name.
 type walk struct {
-	r     *Ring
-	c     *Chain
-	total uint64
-	out   int // pieces to read
-	write bool
+	r    *Ring
+	head int    // -1: not known
+	ds   []desc // what was read; next is the place in its table
 }
+
+func (r *Ring) walk(head int) walk { return walk{r: r, head: head, ds: r.ds[:0]} }
 
 // load reads the chain at head into c.
 func (r *Ring) load(head uint16, c *Chain) error {
-	w := walk{r: r, c: c}
+	w := r.walk(int(head))
 	c.Head = head
-	c.bufs, c.Out, c.In = c.bufs[:0], nil, nil
 	if err := w.table(r.desc, r.size, int(head), true); err != nil {
 		return err
 	}
-	c.Out, c.In = c.bufs[:w.out:w.out], c.bufs[w.out:len(c.bufs):len(c.bufs)]
-	return nil
+	return w.buffers(c)
 }
 
 func (w *walk) fail(k Kind, i int, v uint64) error {
-	return &Violation{Kind: k, Head: int(w.c.Head), Index: i, Value: v}
+	return &Violation{Kind: k, Head: w.head, Index: i, Value: v}
+}
+
+// note takes d, which stood at i of its table.
+func (w *walk) note(d desc, i int) {
+	w.ds = append(w.ds, desc{d.lo, d.hi&(1<<48-1) | uint64(i)<<48})
 }
 
 // table follows a chain from entry i of a table of n descriptors.
@@ -84,9 +88,7 @@ func (w *walk) table(t gmem.Area, n, i int, direct bool) error {
 			// DescWrite is without meaning here (§2.7.5.3.2).
 			return w.indirect(d, i)
 		}
-		if err := w.buffer(d, i); err != nil {
-			return err
-		}
+		w.note(d, i)
 		if d.flags()&DescNext == 0 {
 			return nil
 		}
@@ -108,13 +110,16 @@ func (w *walk) indirect(d desc, i int) error {
 	case n > w.r.limit:
 		return w.fail(TooLong, i, uint64(n))
 	}
-	b, err := w.r.mem.Slice(d.addr(), uint64(d.len()))
-	if err != nil {
-		return &Violation{Kind: Address, Head: int(w.c.Head), Index: i, Value: d.addr(), Err: err}
+	b, ok := w.r.near.Piece(d.addr(), uint64(d.len()))
+	if !ok {
+		var err error
+		if b, err = w.r.mem.Slice(d.addr(), uint64(d.len())); err != nil {
+			return &Violation{Kind: Address, Head: w.head, Index: i, Value: d.addr(), Err: err}
+		}
 	}
 	t, err := gmem.NewArea(b, 1) // any address: no alignment is demanded
 	if err != nil {
-		return &Violation{Kind: Address, Head: int(w.c.Head), Index: i, Value: d.addr(), Err: err}
+		return &Violation{Kind: Address, Head: w.head, Index: i, Value: d.addr(), Err: err}
 	}
 	if w.r.pk != nil {
 		return w.row(t, n)
@@ -122,39 +127,54 @@ func (w *walk) indirect(d desc, i int) error {
 	return w.table(t, n, 0, false)
 }
 
-func (w *walk) buffer(d desc, i int) error {
-	n := uint64(d.len())
-	if n == 0 {
-		return w.fail(Empty, i, d.addr())
-	}
-	write := d.flags()&DescWrite != 0
-	if w.write && !write {
-		return w.fail(Order, i, uint64(d.flags()))
-	}
-	w.write = write
-	if w.total += n; w.total > 1<<32 {
-		return w.fail(TooBig, i, w.total)
-	}
-	c := w.c
-	if b, ok := w.r.mem.Piece(d.addr(), n); ok && len(c.bufs) < w.r.pieces {
-		c.bufs = append(c.bufs, b)
-	} else if err := w.pieces(d, i); err != nil {
+// buffers makes the chain of what was read.
+func (w *walk) buffers(c *Chain) error {
+	w.r.ds = w.ds
+	bufs, out, err := w.translate(c.bufs[:0])
+	c.bufs = bufs
+	if err != nil {
+		c.Out, c.In = nil, nil
 		return err
 	}
-	if !write {
-		w.out = len(c.bufs)
-	}
+	c.Out, c.In = bufs[:out:out], bufs[out:len(bufs):len(bufs)]
 	return nil
 }
 
-// pieces appends a buffer that lies in more than one region, or says what is wrong.
-func (w *walk) pieces(d desc, i int) (err error) {
-	if w.c.bufs, err = w.r.mem.Append(w.c.bufs, d.addr(), uint64(d.len()), w.r.pieces); err != nil {
-		k := Address
-		if errors.Is(err, gmem.ErrPieces) {
-			k = TooLong
+// translate appends the buffers to bufs; the first out are to be read.
+func (w *walk) translate(bufs [][]byte) (_ [][]byte, out int, err error) {
+	r := w.r
+	var total uint64
+	write := false
+	for _, d := range w.ds {
+		n := uint64(d.len())
+		if n == 0 {
+			return bufs, 0, w.fail(Empty, int(d.next()), d.addr())
 		}
-		err = &Violation{Kind: k, Head: int(w.c.Head), Index: i, Value: d.addr(), Err: err}
+		was := write
+		if write = d.flags()&DescWrite != 0; was && !write {
+			return bufs, 0, w.fail(Order, int(d.next()), uint64(d.flags()))
+		}
+		if total += n; total > 1<<32 {
+			return bufs, 0, w.fail(TooBig, int(d.next()), total)
+		}
+		if b, ok := r.near.Piece(d.addr(), n); ok && len(bufs) < r.pieces {
+			bufs = append(bufs, b)
+		} else if bufs, err = r.far(bufs, d.addr(), n); err != nil {
+			k := Address
+			if errors.Is(err, gmem.ErrPieces) {
+				k = TooLong
+			}
+			return bufs, 0, &Violation{Kind: k, Head: w.head, Index: int(d.next()), Value: d.addr(), Err: err}
+		}
+		if !write {
+			out = len(bufs)
+		}
 	}
-	return err
+	return bufs, out, nil
+}
+
+// far is where the region that the last buffer lay in does not hold this one.
+func (r *Ring) far(bufs [][]byte, a, n uint64) ([][]byte, error) {
+	r.near = r.mem.Window(a)
+	return r.mem.Append(bufs, a, n, r.pieces)
 }

@@ -126,8 +126,7 @@ func (r *Ring) popPacked(c *Chain) (bool, error) {
 	if !p.next.available(uint16(hi >> 48)) {
 		return false, nil
 	}
-	w := walk{r: r, c: c}
-	c.bufs, c.Out, c.In = c.bufs[:0], nil, nil
+	w := r.walk(-1)
 	p.seen = p.seen[:0]
 	id := 0
 	at := p.next.at()
@@ -161,7 +160,10 @@ func (r *Ring) popPacked(c *Chain) (bool, error) {
 	case p.num[id] != 0:
 		return false, r.fail(&Violation{Kind: HeadBusy, Head: -1, Index: at, Value: uint64(id)})
 	}
-	w.end(uint16(id))
+	if err := w.buffers(c); err != nil {
+		return false, r.fail(err)
+	}
+	c.Head = uint16(id)
 	if r.points != nil {
 		r.points(PointTaken)
 	}
@@ -178,17 +180,11 @@ func (r *Ring) popPacked(c *Chain) (bool, error) {
 	return true, nil
 }
 
-// end makes the chain of what was walked over.
-func (w *walk) end(head uint16) {
-	c := w.c
-	c.Head = head
-	c.Out, c.In = c.bufs[:w.out:w.out], c.bufs[w.out:len(c.bufs):len(c.bufs)]
-}
-
 // packed takes one element of a chain, the first or not.
 func (w *walk) packed(d desc, i int, first bool) error {
 	if d.flags()&DescIndirect == 0 {
-		return w.buffer(d, i)
+		w.note(d, i)
+		return nil
 	}
 	switch {
 	case !w.r.indirect:
@@ -207,9 +203,7 @@ func (w *walk) row(t gmem.Area, n int) error {
 		if d.flags()&DescIndirect != 0 {
 			return w.fail(IndirectNested, i, uint64(d.flags()))
 		}
-		if err := w.buffer(d, i); err != nil {
-			return err
-		}
+		w.note(d, i)
 	}
 	return nil
 }
@@ -221,15 +215,16 @@ func (r *Ring) reloadPacked(id uint16, c *Chain) error {
 	if int(id) >= r.size || p.num[id] == 0 || r.inf == nil {
 		return r.fail(&Violation{Kind: InflightRecord, Head: -1, Index: int(id), Value: uint64(id)})
 	}
-	w := walk{r: r, c: c}
-	c.bufs, c.Out, c.In = c.bufs[:0], nil, nil
+	w := r.walk(int(id))
 	c.Head = id
 	for i, d := range r.inf.pk.chain(id, p.seen[:0]) {
 		if err := w.packed(d, i, i == 0); err != nil {
 			return r.fail(err)
 		}
 	}
-	w.end(id)
+	if err := w.buffers(c); err != nil {
+		return r.fail(err)
+	}
 	return nil
 }
 

@@ -64,6 +64,8 @@ func userParts(m *gmem.Map, size, availSize, usedSize int, desc, avail, used uin
 // and its methods run under gmem.Guard.
 type Ring struct {
 	mem               *gmem.Map
+	near              gmem.Window // of mem: where the last buffer was
+	ds                []desc      // room for what is read of a chain
 	desc, avail, used gmem.Area
 	size              int
 	limit, pieces     int
@@ -151,6 +153,7 @@ func (r *Ring) Rebase(m *gmem.Map, p Parts) error {
 		return errors.New("virtqueue: descriptor table, available ring and used ring overlap")
 	}
 	r.mem, r.desc, r.avail, r.used = m, desc, avail, used
+	r.near = gmem.Window{}
 	// Regions that lie side by side may divide a buffer, each border once.
 	r.pieces = r.limit + m.Len()
 	return nil

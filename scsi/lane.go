@@ -26,6 +26,7 @@ type Lane struct {
 	byLUN  []*laneUnit // by LUN number; nil: not looked up yet, or not mapped
 	units  []*laneUnit // all that there are
 	kicks  []*laneUnit // with operations submitted since the last Kick
+	near   bool        // a unit of it is or was a backing.Nearer
 	// stored is the task whose handler has just called Task.store.
 	stored  *Task
 	scratch []byte
@@ -376,7 +377,9 @@ func (lu *laneUnit) open() bool {
 		return false
 	}
 	lu.queue = q
-	lu.near, _ = q.(backing.Nearer)
+	if lu.near, _ = q.(backing.Nearer); lu.near != nil {
+		lu.lane.near = true
+	}
 	return true
 }
 

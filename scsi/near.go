@@ -7,6 +7,9 @@ import "github.com/vtgt/vtgt/internal/prefetch"
 // before they submit t. Empty: elsewhere, or it is another command. It promises
 // nothing, neither that t will run nor that it will find its data there.
 func (ln *Lane) Near(t *Task) prefetch.Span {
+	if !ln.near {
+		return prefetch.Span{}
+	}
 	n, ok := t.LUN.Number()
 	if !ok || int(n) >= len(ln.byLUN) {
 		return prefetch.Span{}

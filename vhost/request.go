@@ -109,6 +109,9 @@ func (r *ring) queue(t *target) *srp.Queue {
 	if r.queues == nil {
 		r.queues = make([]*srp.Queue, 256)
 	}
+	if t == r.batchFor {
+		return r.batchTo
+	}
 	q := r.queues[t.id]
 	if q == nil || q.Port() != t.port { // of a target that was there before: its port has closed it
 		var err error
@@ -117,6 +120,7 @@ func (r *ring) queue(t *target) *srp.Queue {
 		}
 		r.queues[t.id] = q
 	}
+	r.batchFor, r.batchTo = t, q
 	for _, k := range r.kicks {
 		if k == q {
 			return q

@@ -76,6 +76,8 @@ type ring struct {
 	polling    loop.PollNode
 	queues     []*srp.Queue // by target, made when first used
 	kicks      []*srp.Queue // that got requests in this round
+	batchFor   *target      // the target that the last one was for, nil: none since pass
+	batchTo    *srp.Queue   // and its queue
 
 	retry   loop.Timer
 	timer   loop.Timer
@@ -284,6 +286,7 @@ func (r *ring) pass() {
 		r.kicks[i] = nil
 	}
 	r.kicks = r.kicks[:0]
+	r.batchFor, r.batchTo = nil, nil
 }
 
 // guard runs a step that touches guest memory.

@@ -19,8 +19,8 @@ const (
 var spans = []struct{ a, b, n int }{
 	{40, 44, 4},         // within the unit
 	{36, blocks, 4},     // to the other, and back
-	{2, blocks + 4, 2},  // the same, where everybody goes
-	{14, blocks + 6, 2}, // and next to that
+	{14, blocks + 6, 2}, // the same, next to where everybody goes
+	{2, blocks + 4, 2},  // and there, see copy
 }
 
 // partner is the block that lba is copied to and from; lba: there is none.
@@ -41,7 +41,13 @@ func nameOf(lun int) uint64 { return 0x3000_0000_0000_0010 + uint64(lun) }
 
 // copy is an EXTENDED COPY(LID1) (SPC-4 §6.4) of one segment, block to block.
 func (m *maker) copy() *command {
-	s := spans[m.rand.IntN(len(spans))]
+	// Where everybody goes two clients copy, not all 16: what each copy may have read,
+	// times what each other one may have, made the search for an order take minutes.
+	some := len(spans)
+	if m.id%8 != 1 {
+		some--
+	}
+	s := spans[m.rand.IntN(some)]
 	k := m.rand.IntN(s.n)
 	n := 1 + m.rand.IntN(s.n-k)
 	from, to := s.a+k, s.b+k

@@ -87,9 +87,13 @@ func (g *dirtyLog) mark(a, n uint64) error {
 // written notes bufs, of generation m, which the guest was to read into: all of them,
 // also where less was read.
 func (r *ring) written(m *gmem.Map, bufs [][]byte) {
-	if r.log == nil {
-		return
+	if r.log != nil {
+		r.mark(m, bufs)
 	}
+}
+
+// mark is written where writes are noted. It stands alone so that the other is inlined.
+func (r *ring) mark(m *gmem.Map, bufs [][]byte) {
 	for _, b := range bufs {
 		if a, ok := m.Guest(b); ok {
 			r.marked(r.log.mark(a, uint64(len(b))))

@@ -43,7 +43,7 @@ type ring struct {
 	scratch *vring.Chain
 	req     virtioscsi.Req
 	resp    virtioscsi.Resp
-	more    bool // there is something to take: the answer of pollStep and armStep
+	more    bool // there is something to take: the answer of serveStep and armStep
 	replay  bool // the chain in scratch was found in flight
 	reHead  uint16
 	held    bool         // the core did not take the chain in scratch: it is next
@@ -436,10 +436,8 @@ func flushStep(r *ring) {
 			r.vr.Push(s.chain.Head, virtioscsi.TMFRespLen)
 		} else {
 			r.putOutcome(s)
-			if r.log != nil {
-				r.written(s.pin.Map(), s.head)
-				r.written(s.pin.Map(), s.chain.In)
-			}
+			r.written(s.pin.Map(), s.head)
+			r.written(s.pin.Map(), s.chain.In)
 			r.vr.Push(s.chain.Head, uint32(min(virtioscsi.RespLen+s.n, 1<<32-1)))
 		}
 		r.done = s.next

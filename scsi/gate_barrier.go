@@ -18,7 +18,8 @@ const DefaultDeadline = 30 * time.Second
 //  2. removes waiting tasks that it covers, and has every lane in its scope look
 //     through its list for those that are in flight,
 //  3. is finished when the lanes have looked and the tasks have ended, Done
-//     included; or it expires, and what is left is counted as stuck.
+//     included; or it expires, and what is left is counted as stuck. A lane that
+//     has not looked by then still will: its tasks end as the others do.
 //
 // Having been answered by every lane, it also knows that no Submit that began
 // before it is still under way: what Submit read without a lock (the LUN map) is
@@ -46,8 +47,8 @@ type barrier struct {
 	hold bool
 	// drop: the lanes let go of the unit. Covers all tasks, whenever they came.
 	drop bool
-	// clearedUA is the unit attention for those whose announced tasks it ends, where
-	// apply raises none for all.
+	// clearedUA is the unit attention for those whose tasks it ends that apply does not
+	// know of: announced ones, and what a lane finds after the barrier has expired.
 	clearedUA ASC
 
 	// apply runs with Unit.mu held when the barrier is finished or expires, no
@@ -66,7 +67,7 @@ type barrier struct {
 	pending  int // tasks, lanes that have not looked, queues that are open
 	finished bool
 	expired  bool
-	stuck    int          // tasks when it expired
+	stuck    int          // tasks when it expired; 0: nothing can be in the store
 	cleared  []*nexusUnit // whose tasks were aborted, the issuer's excepted
 	watches  []*taskWatch
 	timer    *time.Timer
@@ -169,6 +170,9 @@ func (b *barrier) mark(t *Task) {
 	}
 	w.barriers = append(w.barriers, b)
 	b.watches = append(b.watches, w)
+	if b.expired {
+		w.strand(b.unit)
+	}
 	b.found++
 	b.tasks++
 	b.pending++
@@ -192,6 +196,9 @@ func (b *barrier) addCleared(nu *nexusUnit) {
 		}
 	}
 	b.cleared = append(b.cleared, nu)
+	if b.expired && b.clearedUA != 0 {
+		nu.raise(b.clearedUA)
+	}
 }
 
 // scanBarrier answers b for lu; true: there are store operations to cancel. On
@@ -327,6 +334,14 @@ func (u *Unit) watched(w *taskWatch) {
 	}
 }
 
+// strand counts the task as stuck, if it has not ended. Unit.mu held.
+func (w *taskWatch) strand(u *Unit) {
+	if !w.ended && !w.stuck {
+		w.stuck = true
+		u.stuck++
+	}
+}
+
 // less takes one from what b waits for.
 func (b *barrier) less() {
 	b.pending--
@@ -367,12 +382,11 @@ func (b *barrier) expire() {
 		return
 	}
 	b.expired = true
-	b.stuck = b.tasks
+	// A lane that has not looked may have any number of tasks in the store, a queue
+	// that is open some of which nobody waits.
+	b.stuck = max(b.tasks, 1)
 	for _, w := range b.watches {
-		if !w.ended && !w.stuck {
-			w.stuck = true
-			u.stuck++
-		}
+		w.strand(u)
 	}
 	b.finish()
 	u.schedule()

@@ -251,6 +251,7 @@ func (c *prCommand) abort() {
 		apply: func(b *barrier) {
 			if b.expired {
 				// The command fails, and no condition tells them.
+				b.clearedUA = ASCCommandsClearedByAnother
 				for _, nu := range b.cleared {
 					nu.raise(ASCCommandsClearedByAnother)
 				}

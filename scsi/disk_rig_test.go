@@ -65,6 +65,9 @@ type rigQueue struct {
 	ops []heldOp
 	// posted: by Submit, and not handled yet.
 	posted bool
+	live    int // operations in the store
+	closed  bool
+	closing func() // what Close got, while live
 }
 
 // heldOp stays until hold, where there is one, is closed.
@@ -74,6 +77,10 @@ type heldOp struct {
 }
 
 func (q *rigQueue) Submit(op *backing.Op) bool {
+	if q.closed {
+		op.N, op.Err = 0, backing.ErrClosed
+		return true
+	}
 	q.s.mu.Lock()
 	later, hold, refused := q.s.later, q.s.hold, q.s.refuse[op.Kind]
 	q.s.mu.Unlock()
@@ -81,6 +88,7 @@ func (q *rigQueue) Submit(op *backing.Op) bool {
 	if !later && hold == nil || refused {
 		return true
 	}
+	q.live++
 	q.ops = append(q.ops, heldOp{op, hold})
 	if hold != nil {
 		go func() {
@@ -108,13 +116,26 @@ func (q *rigQueue) Handle(*loop.Node) {
 				continue
 			}
 		}
+		q.live--
 		op.Owner.OpDone(op.Op)
 	}
+	q.close()
 }
 
 func (q *rigQueue) Kick()              {}
 func (q *rigQueue) Cancel(*backing.Op) {}
-func (q *rigQueue) Close(done func())  { done() }
+func (q *rigQueue) Close(done func()) {
+	q.closed, q.closing = true, done
+	q.close()
+}
+
+// close ends what Close began, when nothing is in the store.
+func (q *rigQueue) close() {
+	if done := q.closing; done != nil && q.live == 0 {
+		q.closing = nil
+		done()
+	}
+}
 
 func (s *rigStore) do(op *backing.Op) {
 	s.mu.Lock()

@@ -64,7 +64,7 @@ type rigQueue struct {
 	n   loop.Node
 	ops []heldOp
 	// posted: by Submit, and not handled yet.
-	posted bool
+	posted  bool
 	live    int // operations in the store
 	closed  bool
 	closing func() // what Close got, while live

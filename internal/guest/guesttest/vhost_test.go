@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -393,9 +392,7 @@ func twoMachines(t *testing.T, h *host, m *machine, data string) {
 		{"killed", "", func(v *machine) { v.vm.Kill() }},
 		{"truncated", memory, func(v *machine) {
 			// QEMU would meet the hole and die before vtgt does.
-			if err := syscall.Kill(v.vm.PID(), syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
+			hosttest.Stop(t, v.vm.PID())
 			if err := os.Truncate(memory, 0); err != nil {
 				t.Fatal(err)
 			}

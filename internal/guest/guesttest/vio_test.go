@@ -17,6 +17,7 @@ import (
 	"github.com/vtgt/vtgt/daemon"
 	"github.com/vtgt/vtgt/internal/guest"
 	"github.com/vtgt/vtgt/internal/guest/agent"
+	"github.com/vtgt/vtgt/internal/hosttest"
 )
 
 // vioConfig has LUNs 0 and 1 at id 0, and another at id 1.
@@ -444,7 +445,7 @@ func (l *lpar) stopped() {
 	}
 	dev := l.disk("*:0:0:1")
 	write := agent.Request{Op: agent.Fill, Path: dev, Off: 40 << 20, Len: size, Size: size, Seed: 30, Direct: true, Sync: true}
-	l.ok(l.h.cmd.Process.Signal(syscall.SIGSTOP))
+	hosttest.Stop(l.T, l.h.cmd.Process.Pid)
 	begin := time.Now()
 	pids := []int{l.spawn(agent.Request{Op: agent.Direct, Path: dev, Size: 4096}), l.spawn(write)}
 	asked := 0

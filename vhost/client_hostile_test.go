@@ -428,6 +428,28 @@ func truncate(t *testing.T, o rigOptions) {
 	good(t, r.dial(vhosttest.Options{}).Request(0), lun0, make([]byte, 6), nil, nil)
 }
 
+// TestClientTruncatePolled: a ring goes away while a loop looks at it all the time.
+func TestClientTruncatePolled(t *testing.T) {
+	r := newRig(t, rigOptions{exports: 2})
+	n := r.neighbour()
+	for range 100 {
+		c, err := vhosttest.Dial(r.exports[0].path, vhosttest.Options{Queues: 1, Timeout: patience})
+		r.ok(err)
+		r.ok(c.Start())
+		q := c.Request(0)
+		good(t, q, lun0, make([]byte, 6), nil, nil)
+		good(t, q, lun0, make([]byte, 6), nil, nil)
+		r.ok(sys.Ftruncate(c.Mem.Regions()[0].FD, 0))
+		r.eventually("a ring without memory fails", func() bool {
+			q.Notify()
+			return r.exports[0].e.Status().Failed != nil
+		})
+		c.Disconnect()
+		_ = c.Close()
+	}
+	r.end(n)
+}
+
 // TestClientCallFull: a front end that has filled its call eventfd, so that a write to it
 // sleeps. The loop, which the neighbour shares, does not.
 func TestClientCallFull(t *testing.T) {

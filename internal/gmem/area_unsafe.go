@@ -73,7 +73,7 @@ func (a Area) Load16(off int) uint16 {
 	_ = a.b[off+1]
 	p := unsafe.Pointer(&a.b[off])
 	half := uintptr(p) & 2
-	w := atomic.LoadUint32((*uint32)(unsafe.Add(p, -int(half))))
+	w := load32((*uint32)(unsafe.Add(p, -int(half))))
 	if cpu.IsBigEndian {
 		half ^= 2
 	}
@@ -83,20 +83,20 @@ func (a Area) Load16(off int) uint16 {
 // Load32 loads the 32-bit field at off, whose address is a multiple of 4.
 func (a Area) Load32(off int) uint32 {
 	_ = a.b[off+3]
-	return swap32(atomic.LoadUint32((*uint32)(unsafe.Pointer(&a.b[off]))))
+	return swap32(load32((*uint32)(unsafe.Pointer(&a.b[off]))))
 }
 
 // Load64 loads the 64-bit field at off, whose address is a multiple of 8.
 func (a Area) Load64(off int) uint64 {
 	_ = a.b[off+7]
-	return swap64(atomic.LoadUint64((*uint64)(unsafe.Pointer(&a.b[off]))))
+	return swap64(load64((*uint64)(unsafe.Pointer(&a.b[off]))))
 }
 
 // Store32 stores the 32-bit field at off, whose address is a multiple of 4: what
 // was put before is seen by who sees v.
 func (a Area) Store32(off int, v uint32) {
 	_ = a.b[off+3]
-	atomic.StoreUint32((*uint32)(unsafe.Pointer(&a.b[off])), swap32(v))
+	store32((*uint32)(unsafe.Pointer(&a.b[off])), swap32(v))
 }
 
 // Or32 sets bits of the 32-bit field at off, whose address is a multiple of 4.
@@ -132,7 +132,7 @@ func (a Area) Load128(off int) (lo, hi uint64) {
 	if !anyAddress && uintptr(p)&7 != 0 {
 		return load128((*[16]byte)(p))
 	}
-	return swap64(atomic.LoadUint64((*uint64)(p))), swap64(atomic.LoadUint64((*uint64)(unsafe.Add(p, 8))))
+	return swap64(load64((*uint64)(p))), swap64(load64((*uint64)(unsafe.Add(p, 8))))
 }
 
 // anyAddress: the machine loads 64 bits from any address, so that Load128 is small enough

@@ -200,8 +200,9 @@ func TestClientStopDeadline(t *testing.T) {
 	if string(mem) != string(pattern(512, 1)) {
 		t.Error("a late READ has landed in the guest's memory")
 	}
-	// A machine that is reset finds a device.
+	// A machine that is reset finds a device, once that has heard of the command's end.
 	c.Disconnect()
+	r.eventually("nothing is stuck", func() bool { return r.exports[0].e.Status().Stuck == 0 })
 	c2 := r.dial(vhosttest.Options{})
 	good(t, c2.Request(0), lun0, make([]byte, 6), nil, nil)
 }

@@ -99,11 +99,15 @@ test-race-short: need-go
 	@$(call need,gcc,gcc)
 	CGO_ENABLED=1 $(gotest) -race -short -timeout $(testlimit) ./...
 
+test-lag: need-go ## the short tests with loops that come late, under the race detector (10 min)
+	@$(call need,gcc,gcc)
+	CGO_ENABLED=1 $(gotest) -race -short -tags lag -p 2 -timeout $(testlimit) ./...
+
 # Emulated guests (TCG): one at a time.
 test-guest: need-go guest-tools ## Linux in QEMU: open-iscsi and virtio-scsi against vtgt; vtgt that loses power or is killed (5 to 8 min)
 	VTGT_GUEST=1 $(gotest) $(again) -count=1 -v -p 1 -timeout $(testlimit) ./internal/guest/...
 
-.PHONY: guest-tools
+.PHONY: guest-tools test-lag
 guest-tools:
 	@$(call need,qemu-system-x86_64,qemu-system-x86)
 	@$(call need,xz,xz-utils)
@@ -128,6 +132,7 @@ soak: need-go guest-tools ## the long counts: soak tests for SECONDS (60), -race
 	@$(call need,gcc,gcc)
 	CGO_ENABLED=1 GOMAXPROCS=4 VTGT_SCSITEST_SECONDS=$(SECONDS) $(gotest) -race -count=1 -timeout 3600s ./...
 	CGO_ENABLED=1 GOMAXPROCS=1 VTGT_SCSITEST_SECONDS=$(SECONDS) $(gotest) -race -count=1 -timeout 3600s ./...
+	$(MAKE) test-lag
 	VTGT_SCSITEST_SECONDS=$(SECONDS) $(gotest) -count=1 -timeout 600s -run TestSessionsComeAndGo ./cmd/vtgt
 	$(MAKE) bench BENCHFLAGS='-soak 10m'
 	CGO_ENABLED=1 VTGT_PROP_SECONDS=300 $(gotest) -race -count=1 -timeout 1200s ./scsi/scsiprop

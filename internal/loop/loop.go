@@ -59,6 +59,7 @@ type Loop struct {
 	asks     asker
 	hot      []*PollNode
 	trim     Timer
+	lag      lag
 
 	stopping  bool  // stop was seen: the ring is being drained
 	stopTimer Timer // bounds that

@@ -21,6 +21,7 @@ func (l *Loop) round() {
 	switch l.stage {
 	case stageWait:
 		l.wait()
+		l.lag.take(l)
 		l.now = l.g.Now()
 		l.stats.Rounds++
 		l.stage = stageSources
